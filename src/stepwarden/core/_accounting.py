@@ -1,0 +1,69 @@
+"""What recording, settling and reserving share: counts, prices, and whose numbers late usage becomes."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING
+
+from .errors import UnpricedModelError
+
+if TYPE_CHECKING:
+    from ._rates import Rates
+    from ._scope import Scope
+
+
+def count(value: object, name: str) -> int:
+    """Read a number of tokens or calls, where a negative one counts as 0.
+
+    Args:
+        value: An int, or what is one by ``__index__``; no bool.
+        name: The name that an error message uses for it.
+
+    Raises:
+        TypeError: If it is anything else.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    return max(0, operator.index(value))
+
+
+def actual_cost(
+    rates: Rates | None, input_tokens: int, output_tokens: int, cache_read: int = 0, cache_write: int = 0,
+    reasoning: int = 0,
+) -> int | None:  # fmt: skip
+    """Price a call that was made, in picodollars; None where its model has no price and it used any tokens."""
+    if rates is None:
+        return None if input_tokens or output_tokens else 0
+    return rates.cost(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cache_read_tokens=cache_read,
+        cache_write_tokens=cache_write,
+        reasoning_tokens=reasoning,
+    )
+
+
+def late_owner(scope: Scope, input_tokens: int, output_tokens: int, cost: int, calls: int, tools: int = 0) -> Scope:
+    """Find whose `own` a usage is that outlived its scope, and mark it there as late."""
+    owner = scope.nearest_open_around()
+    owner.make_detail().late.add(input_tokens, output_tokens, cost, calls, tools)
+    return owner
+
+
+def has_usd_limit(scope: Scope | None) -> bool:
+    """Tell whether any scope on a chain has a USD limit."""
+    while scope is not None:
+        if scope.limits is not None and scope.limits.usd is not None:
+            return True
+        scope = scope.parent
+    return False
+
+
+def unpriced(scope: Scope, model: str | None) -> UnpricedModelError:
+    """Make the error for a call that a USD limit cannot bound."""
+    what = f"model {model!r} has no price" if model else "no model is named, so the call has no price"
+    return UnpricedModelError(
+        f"{what}, and a USD limit is in force around {scope.kind} `{scope.name}`; give cost_usd, or "
+        'prices={"model": {"input": ..., "output": ...}} (USD per million tokens) to the Run or to configure()',
+        model=model,
+    )

@@ -1,0 +1,162 @@
+"""How an activation begins and ends: one state machine, around which the sync and async shells are thin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._boundary import ErrorBoundary, escalation, own_exhaustion
+from ._firing import Args, Pending, after_step, before_step, observe
+from ._kinds import HookScope, PersonaScope, StepScope
+from ._leaf import leave, resolve, set_leaf
+from ._receipt import ReceiptError, Status
+from ._run import Run, status_of
+from .errors import HookDeniedError, RunClosedError
+
+if TYPE_CHECKING:
+    from ._plan import Plan
+    from ._scope import Scope
+
+R = TypeVar("R")
+Activation = StepScope | PersonaScope
+
+
+def scope_class(plan: Plan) -> type[StepScope] | type[PersonaScope]:
+    """Return the class of the scopes that a plan opens."""
+    return StepScope if plan.kind == "step" else PersonaScope
+
+
+def enter(
+    plan: Plan, current: Scope | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Pending[tuple[Activation, tuple[Any, ...], dict[str, Any]]]:
+    """Begin an activation where there is more to do than to open a scope: hooks, an implicit run, a closed leaf.
+
+    Args:
+        plan: What is opened.
+        current: The leaf of the caller's context.
+        args: The arguments of the step.
+        kwargs: The arguments of the step.
+
+    Returns:
+        The open scope, which is the context's leaf now, and the arguments as the hooks left them.
+
+    Raises:
+        HookDeniedError: If a hook refused the step; its receipt is left as denied.
+        RunClosedError: If the run around has ended.
+    """
+    parent = resolve(current)
+    outer = current if isinstance(current, HookScope) else parent
+    if parent is None:
+        run = Run()
+        run.open_implicitly()
+        parent = run
+    elif parent.status is not None and parent.run.status is not None:
+        raise RunClosedError(f"run `{parent.run.name}` has ended, and {plan.kind} `{plan.name}` cannot be opened under it")
+    try:
+        if parent.run.hooks.registered:
+            given: Args = yield from before_step(plan, parent, args, kwargs)
+            args, kwargs = given
+    except BaseException as error:
+        refused = _open(plan, parent, outer, current)
+        status = Status.DENIED if isinstance(error, HookDeniedError) else status_of(error)
+        leave(refused, status, describe(error))
+        yield from _tell_failure(refused, error, args, kwargs)
+        raise
+    return _open(plan, parent, outer, current), args, kwargs
+
+
+def _open(plan: Plan, parent: Scope, outer: Scope | None, current: Scope | None) -> Activation:
+    scope = scope_class(plan)(plan, parent, outer)
+    if isinstance(current, HookScope):
+        scope._model = plan.model  # a hook has no default model to pass on
+    set_leaf(scope)
+    return scope
+
+
+def conclude(scope: Activation, output: R, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Pending[R]:
+    """End an activation that returned, where hooks want to hear of it.
+
+    Returns:
+        The output as the hooks left it, or the fallback.
+    """
+    try:
+        output = yield from after_step(scope, output, args, kwargs)
+    except BaseException as error:
+        raised, value = yield from abort(scope, error, args, kwargs)
+        if raised is None:
+            return value  # type: ignore[no-any-return]
+        raise raised
+    finish(scope)
+    if scope.kind == "persona":
+        yield from observe("PersonaEnd", scope, args, kwargs, output=output)
+    return output
+
+
+def finish(scope: Activation) -> None:
+    """End an activation that returned, where no hook wants to hear of it.
+
+    Raises:
+        ScopeOrderError: If scopes inside it were still open.
+    """
+    stray = leave(scope, Status.COMPLETED)
+    if stray is not None:
+        raise stray
+
+
+def abort(
+    scope: Activation, error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Pending[tuple[BaseException | None, Any]]:
+    """End an activation that an error leaves, as its boundary says.
+
+    What is to be raised is returned, so that a shell can let *error* itself go on with its traceback as it was.
+
+    Returns:
+        What leaves the activation, and None; or None and the fallback, where the boundary absorbed it.
+    """
+    plan = scope.plan
+    status = status_of(error)
+    raised: BaseException | None = error
+    own = None if plan.boundary is ErrorBoundary.FAIL else own_exhaustion(error, scope.id)
+    if own is not None and plan.boundary is ErrorBoundary.CONTINUE:
+        status, raised = Status.SKIPPED, None
+    elif own is not None:
+        status, raised = Status.ESCALATED, escalation(own, scope.name, scope.function)
+        raised.__cause__ = error
+    stray = leave(scope, status, None if status is Status.CANCELLED else describe(own or error))
+    if scope.run.hooks.registered:
+        if status is Status.ESCALATED:
+            yield from observe("OnEscalation", scope, args, kwargs, error=raised)
+        if raised is not None:
+            yield from _tell_failure(scope, raised, args, kwargs)
+    if stray is not None:
+        stray.__cause__ = error
+        return stray, None
+    return raised, plan.fallback
+
+
+def _tell_failure(
+    scope: Activation, error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Pending[None]:
+    if isinstance(error, GeneratorExit) or not scope.run.hooks.registered:
+        return
+    name = "OnStepFailed" if scope.kind == "step" else "PersonaEnd"
+    yield from observe(name, scope, args, kwargs, error=error)
+
+
+def describe(error: BaseException) -> ReceiptError:
+    """Name an error for the receipt."""
+    try:
+        message = str(error)
+    except Exception as broken:  # an error that cannot be printed must not cost the step its receipt
+        message = f"(its message could not be made: {type(broken).__name__})"
+    return ReceiptError(type(error).__name__, message)
+
+
+def refuse_coroutine(plan: Plan, result: CoroutineType[Any, Any, Any]) -> TypeError:
+    """Make the error for a sync function that returned a coroutine, which would run outside its scope."""
+    result.close()
+    return TypeError(
+        f"{plan.kind} `{plan.name}` is a sync function that returned a coroutine, which would run after the "
+        f"{plan.kind} has ended; make it `async def` and await inside"
+    )

@@ -1,0 +1,118 @@
+"""Steps and personas as blocks: ``with step("name") as scope``, which also decorates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ._activation import Activation, abort, conclude, enter
+from ._deadline import Deadline, close_deadline, open_deadline
+from ._firing import run_async, run_sync
+from ._leaf import get_leaf
+from ._plan import Plan
+from ._tree import current_flow
+from .errors import DefinitionError, ScopeOrderError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._definition import PersonaDefinition, StepDefinition
+    from ._scope import Scope
+
+S = TypeVar("S", bound=Activation)
+
+
+class Block(Generic[S]):
+    """Open a scope for a ``with`` or ``async with`` block, or for each call of the function that it decorates.
+
+    It is reusable and re-entrant: it remembers the scopes that it opened, and leaving closes the innermost of them
+    on the caller's chain, else the only one that is still open.
+
+    Args:
+        declare: Makes the definition for a function's ``__name__``, or for the block's own name.
+        decorate: Puts it on a function.
+        name: The name that was given, or None.
+    """
+
+    def __init__(
+        self,
+        declare: Callable[[str], StepDefinition | PersonaDefinition],
+        decorate: Callable[[Callable[..., Any]], Callable[..., Any]],
+        kind: str,
+        name: str | None,
+    ) -> None:
+        self._decorate = decorate
+        self._kind = kind
+        self._plan = None if name is None else Plan(declare(name))
+        self._open: dict[Scope, Deadline | None] = {}
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorate a function."""
+        return self._decorate(function)
+
+    def __enter__(self) -> S:
+        scope, args, kwargs = run_sync(enter(self._named_plan(), get_leaf(), (), {}))
+        return self._opened(scope, args, kwargs, None)
+
+    async def __aenter__(self) -> S:
+        scope, args, kwargs = await run_async(enter(self._named_plan(), get_leaf(), (), {}))
+        return self._opened(scope, args, kwargs, await open_deadline(scope))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        scope, _ = self._innermost()
+        if error is None:
+            self._refuse_output(run_sync(conclude(scope, None, (), {})))
+            return False
+        raised, _ = run_sync(abort(scope, error, (), {}))
+        return self._left(error, raised)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        scope, deadline = self._innermost()
+        ended = await close_deadline(deadline, scope, kind, error, trace)
+        if ended is None:
+            self._refuse_output(await run_async(conclude(scope, None, (), {})))
+            return False
+        raised, _ = await run_async(abort(scope, ended, (), {}))
+        return self._left(error, raised)
+
+    def _left(self, error: BaseException | None, raised: BaseException | None) -> bool:
+        """Tell whether the block swallows the error; raise what leaves it in the error's place."""
+        if raised is None:
+            return True
+        if raised is error:
+            return False
+        raise raised
+
+    def _named_plan(self) -> Plan:
+        if self._plan is None:
+            raise DefinitionError(f'a {self._kind} block needs a name: `with {self._kind}("name", ...)`')
+        return self._plan
+
+    def _opened(self, scope: Any, args: Any, kwargs: Any, deadline: Deadline | None) -> S:
+        scope.flow = current_flow()
+        self._open[scope] = deadline
+        if args or kwargs:
+            error = TypeError(f"a PreStep hook replaced the arguments of {self._kind} block `{scope.name}`, which has none")
+            self.__exit__(TypeError, error, None)
+            raise error
+        return scope  # type: ignore[no-any-return]
+
+    def _refuse_output(self, output: object) -> None:
+        if output is not None:
+            raise TypeError(f"a PostStep hook replaced the output of a {self._kind} block, which has none")
+
+    def _innermost(self) -> tuple[Any, Deadline | None]:
+        scope: Scope | None = get_leaf()
+        while scope is not None:
+            if scope in self._open:
+                return scope, self._open.pop(scope)
+            scope = scope.parent
+        still_open = [one for one in tuple(self._open) if one.status is None]
+        if len(still_open) != 1:
+            many = f"{len(still_open)} of its scopes are open" if still_open else "none of its scopes is open"
+            raise ScopeOrderError(f"this {self._kind} block was left where it was not entered, and {many}")
+        return still_open[0], self._open.pop(still_open[0])

@@ -1,0 +1,60 @@
+"""What a step does with its own exhaustion: fail, continue or escalate."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from .errors import BudgetExceededError, DefinitionError, EscalationError
+
+
+class ErrorBoundary(StrEnum):
+    """Choose what a step does when its own budget is exhausted."""
+
+    FAIL = "fail"
+    CONTINUE = "continue"
+    ESCALATE = "escalate"
+
+
+def parse_boundary(value: object, field: str) -> ErrorBoundary:
+    """Read an error boundary.
+
+    Args:
+        value: An `ErrorBoundary`, or its value.
+        field: The name that an error message uses for it.
+
+    Raises:
+        DefinitionError: If it is neither.
+    """
+    try:
+        return ErrorBoundary(value)  # type: ignore[arg-type]
+    except ValueError:
+        known = ", ".join(repr(str(boundary)) for boundary in ErrorBoundary)
+        raise DefinitionError(f"{field} must be one of {known}, not {value!r}") from None
+
+
+def own_exhaustion(error: BaseException, scope_id: str) -> BudgetExceededError | None:
+    """Find the scope's own budget error in what leaves it.
+
+    Args:
+        error: What leaves the step: an error, or a group, as a task group raises it.
+        scope_id: The id of the activation that is left.
+
+    Returns:
+        The error, or the first leaf of a group all of whose leaves are this activation's budget errors; else None.
+    """
+    if isinstance(error, BudgetExceededError):
+        return error if error.scope_id == scope_id else None
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    first: BudgetExceededError | None = None
+    for leaf in error.exceptions:
+        own = own_exhaustion(leaf, scope_id)
+        if own is None:
+            return None
+        first = first or own
+    return first
+
+
+def escalation(error: BudgetExceededError, step: str, function: str) -> EscalationError:
+    """Make the error that hands *error* to whoever stands above the persona."""
+    return EscalationError(f"step `{step}` escalated: {error}", step=step, function=function, error=error)

@@ -1,0 +1,198 @@
+"""What may be spent, and what was: the frozen values `Budget` and `Usage`, and the limits compiled from a budget."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Any
+
+from ._money import Money, dollars, exact_usd, picodollars
+from .errors import Amount, DefinitionError
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Budget:
+    """Declare limits; every field None means no limit, and 0 is a real one.
+
+    Args:
+        max_tokens: Input and output tokens together.
+        max_input_tokens: Input tokens, cache reads and writes included.
+        max_output_tokens: Output tokens, reasoning included.
+        max_calls: Model calls.
+        max_tool_calls: Tool calls.
+        max_usd: US dollars as Decimal, int, str or finite float (by its repr); kept as Decimal.
+        max_seconds: Wall time from opening, waiting included, in seconds.
+
+    Raises:
+        DefinitionError: If a field is of another type, negative, NaN or infinite.
+    """
+
+    max_tokens: int | None
+    max_input_tokens: int | None
+    max_output_tokens: int | None
+    max_calls: int | None
+    max_tool_calls: int | None
+    max_usd: Decimal | None
+    max_seconds: float | None
+
+    # Written out since it takes more types than the fields keep.
+    def __init__(
+        self,
+        *,
+        max_tokens: int | None = None,
+        max_input_tokens: int | None = None,
+        max_output_tokens: int | None = None,
+        max_calls: int | None = None,
+        max_tool_calls: int | None = None,
+        max_usd: Money | None = None,
+        max_seconds: float | None = None,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "max_tokens", _count("max_tokens", max_tokens))
+        put(self, "max_input_tokens", _count("max_input_tokens", max_input_tokens))
+        put(self, "max_output_tokens", _count("max_output_tokens", max_output_tokens))
+        put(self, "max_calls", _count("max_calls", max_calls))
+        put(self, "max_tool_calls", _count("max_tool_calls", max_tool_calls))
+        put(self, "max_usd", None if max_usd is None else exact_usd(max_usd, "budget.max_usd", DefinitionError))
+        put(self, "max_seconds", _seconds(max_seconds))
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any]) -> Budget:
+        """Build a budget from a mapping of its field names.
+
+        Args:
+            mapping: Field names to values, as in a manifest.
+
+        Returns:
+            The budget.
+
+        Raises:
+            DefinitionError: If it is no mapping, a key is unknown or a value cannot be right.
+        """
+        if not isinstance(mapping, Mapping):
+            raise DefinitionError(f"budget must be a mapping of limits, not {mapping!r}")
+        refuse_unknown_keys("budget", mapping, BUDGET_FIELDS)
+        return cls(**mapping)
+
+
+def _count(name: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise DefinitionError(f"budget.{name} must be an int >= 0 or None, not {value!r}")
+    return value
+
+
+def _seconds(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise DefinitionError(f"budget.max_seconds must be a finite number of seconds >= 0 or None, not {value!r}")
+    return float(value)
+
+
+BUDGET_FIELDS = tuple(field.name for field in fields(Budget))
+
+
+def refuse_unknown_keys(what: str, given: Iterable[object], known: Iterable[str]) -> None:
+    """Raise for the first key that is not known, with the nearest known one.
+
+    Args:
+        what: The path that the message names, such as ``budget``.
+        given: The keys that were given.
+        known: The keys that exist.
+
+    Raises:
+        DefinitionError: If a key is unknown.
+    """
+    names = tuple(known)
+    for key in given:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise DefinitionError(f"{what} has no field {key!r}{hint} Known: {', '.join(names)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tell what was spent.
+
+    Args:
+        input_tokens: All input, cache reads and writes included, whatever the provider's own convention.
+        output_tokens: All output, reasoning included.
+        cache_read_tokens: Input read from the provider's cache.
+        cache_write_tokens: Input written to it.
+        reasoning_tokens: Output spent on reasoning.
+        cost_usd: US dollars.
+        calls: Model calls.
+        tool_calls: Tool calls.
+        unpriced_calls: Calls without a cost, since their model had no price.
+        estimated_calls: Calls whose usage was estimated, not reported.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: Decimal = Decimal(0)
+    calls: int = 0
+    tool_calls: int = 0
+    unpriced_calls: int = 0
+    estimated_calls: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output tokens together."""
+        return self.input_tokens + self.output_tokens
+
+
+class Limits:
+    """Hold a budget's limits as plain integers, for the comparisons of the hot path.
+
+    USD are picodollars and seconds nanoseconds; None is no limit. `rare` tells whether any limit other than
+    tokens and USD is set, so that most scopes compare two numbers only.
+    """
+
+    __slots__ = ("budget", "calls", "input", "nanoseconds", "output", "rare", "tokens", "tools", "usd")
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.tokens = budget.max_tokens
+        self.input = budget.max_input_tokens
+        self.output = budget.max_output_tokens
+        self.usd = None if budget.max_usd is None else picodollars(budget.max_usd, "budget.max_usd")
+        self.calls = budget.max_calls
+        self.tools = budget.max_tool_calls
+        self.nanoseconds = None if budget.max_seconds is None else round(budget.max_seconds * 1e9)
+        rare = (self.input, self.output, self.calls, self.tools, self.nanoseconds)
+        self.rare = any(limit is not None for limit in rare)
+
+    @classmethod
+    def of(cls, budget: Budget | None) -> Limits | None:
+        """Compile *budget*, or return None where it limits nothing."""
+        if budget is None or all(getattr(budget, name) is None for name in BUDGET_FIELDS):
+            return None
+        return cls(budget)
+
+    def items(self) -> tuple[tuple[str, int | None], ...]:
+        """Return every limit in the order in which an exceeded one is reported."""
+        return (
+            ("max_tokens", self.tokens),
+            ("max_input_tokens", self.input),
+            ("max_output_tokens", self.output),
+            ("max_usd", self.usd),
+            ("max_calls", self.calls),
+            ("max_tool_calls", self.tools),
+            ("max_seconds", self.nanoseconds),
+        )
+
+
+def in_units(limit: str, value: int) -> Amount:
+    """Convert an internal amount to the unit that users see: USD as Decimal, seconds as float, else int."""
+    if limit == "max_usd":
+        return dollars(value)
+    return value / 1e9 if limit == "max_seconds" else value

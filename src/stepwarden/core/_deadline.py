@@ -1,0 +1,90 @@
+"""`max_seconds` of coroutines: the event loop's own timeout, told as a budget error."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._charge import budget_error, show
+from .errors import BudgetExceededError
+
+if TYPE_CHECKING:
+    from ._scope import Scope
+
+R = TypeVar("R")
+Deadline = AbstractAsyncContextManager[Any]
+
+
+async def open_deadline(scope: Scope) -> Deadline | None:
+    """Start the timeout of a scope; None where it has no `max_seconds`, or no task runs that could be cancelled."""
+    limits = scope.limits
+    if limits is None or limits.nanoseconds is None:
+        return None
+    import asyncio
+
+    if asyncio.current_task() is None:
+        return None
+    left = (limits.nanoseconds - scope.elapsed_ns()) / 1e9
+    deadline: Deadline = asyncio.timeout(left)
+    await deadline.__aenter__()
+    return deadline
+
+
+async def close_deadline(
+    deadline: Deadline | None,
+    scope: Scope,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> BaseException | None:
+    """Stop the timeout of a scope.
+
+    Returns:
+        What leaves the scope: the budget error where the timeout cancelled it, else *error*.
+    """
+    if deadline is None:
+        return error
+    try:
+        await deadline.__aexit__(kind, error, trace)
+    except TimeoutError as timeout:
+        passed = _deadline_error(scope)
+        passed.__cause__ = timeout
+        return passed
+    return error
+
+
+async def within_deadline(scope: Scope, awaitable: Awaitable[R]) -> R:
+    """Await something inside the timeout of a scope.
+
+    Raises:
+        BudgetExceededError: With phase ``"deadline"``, if the timeout cancelled it.
+    """
+    deadline = await open_deadline(scope)
+    try:
+        result = await awaitable
+    except BaseException as error:
+        raised = await close_deadline(deadline, scope, type(error), error, error.__traceback__)
+        if raised is not None and raised is not error:
+            raise raised from raised.__cause__
+        raise
+    raised = await close_deadline(deadline, scope, None, None, None)
+    if raised is not None:
+        raise raised
+    return result
+
+
+def _deadline_error(scope: Scope) -> BudgetExceededError:
+    assert scope.limits is not None and scope.limits.nanoseconds is not None
+    # The loop's timer and our clock may differ by a hair; what is told must not contradict itself.
+    consumed = max(scope.spent("max_seconds"), scope.limits.nanoseconds)
+    return budget_error(
+        scope,
+        "max_seconds",
+        f"exceeded max_seconds budget ({show('max_seconds', consumed)} of "
+        f"{show('max_seconds', scope.limits.nanoseconds)})",
+        phase="deadline",
+        reason="deadline",
+        consumed=consumed,
+    )

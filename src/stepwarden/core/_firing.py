@@ -1,0 +1,208 @@
+"""Calling hooks: each inside a scope that stands in for the step's parent, in sync and in async code alike."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Awaitable, Generator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._budget import in_units
+from ._hooks import THRESHOLD, Deny, Hook, HookEvent, ReplaceArgs, ReplaceOutput
+from ._kinds import HookScope
+from ._leaf import get_leaf, set_leaf
+from .errors import Amount, HookDeniedError
+
+if TYPE_CHECKING:
+    from ._plan import Plan
+    from ._scope import Scope
+
+R = TypeVar("R")
+Pending = Generator[Awaitable[Any], Any, R]
+"""The one state machine: it yields what must be awaited, and is driven by `run_sync` or `run_async`."""
+Args = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def run_sync(pending: Pending[R]) -> R:
+    """Run a state machine where nothing can be awaited.
+
+    Raises:
+        TypeError: If it has something to await: a coroutine hook on a sync step.
+    """
+    try:
+        awaitable = next(pending)
+        while True:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()
+            awaitable = pending.throw(
+                TypeError("a coroutine hook serves coroutine steps only, and this step, block or persona is sync")
+            )
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+
+
+async def run_async(pending: Pending[R]) -> R:
+    """Run a state machine, awaiting what it yields."""
+    try:
+        awaitable = next(pending)
+        while True:
+            try:
+                value = await awaitable
+            except BaseException as error:
+                awaitable = pending.throw(error)
+            else:
+                awaitable = pending.send(value)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+
+
+def call_hook(hook: Hook[Any, Any], event: HookEvent, parent: Scope) -> Pending[Any]:
+    """Call one hook; what it spends is the parent's, never the step's."""
+    outer = get_leaf()
+    set_leaf(HookScope(parent))
+    try:
+        result = hook.function(event)
+        if inspect.isawaitable(result):
+            result = yield result
+    finally:
+        set_leaf(outer)
+    return result
+
+
+def event_of(
+    name: str, plan: Plan, persona: str | None, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> HookEvent:  # fmt: skip
+    """Make the event for something that happens to a step or persona."""
+    step = plan.name if plan.kind == "step" else None
+    persona = plan.name if plan.kind == "persona" else persona
+    return HookEvent(
+        name,
+        ".".join(part for part in (persona, step) if part is not None) or plan.name,
+        persona=persona,
+        step=step,
+        function=plan.function,
+        args=args,
+        kwargs=kwargs or {},
+        **more,
+    )
+
+
+def before_step(plan: Plan, parent: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending[Args]:
+    """Ask the hooks that come before a step or persona.
+
+    Returns:
+        The arguments as the last hook left them.
+
+    Raises:
+        HookDeniedError: If a hook refused the step.
+        TypeError: If a hook returned anything else.
+    """
+    name = "PreStep" if plan.kind == "step" else "PersonaStart"
+    persona = plan.name if plan.kind == "persona" else _persona_of(parent)
+    for hook in parent.run.hooks.matching(name, persona, plan.name if plan.kind == "step" else None):
+        answer = yield from call_hook(hook, event_of(name, plan, persona, args, kwargs), parent)
+        if answer is None:
+            continue
+        if name == "PreStep" and isinstance(answer, Deny):
+            raise HookDeniedError(
+                f"step `{plan.name}` was denied by a {name} hook: {answer.reason}",
+                event=name,
+                reason=answer.reason,
+                step=plan.name,
+            )
+        if name == "PreStep" and isinstance(answer, ReplaceArgs):
+            args, kwargs = tuple(answer.args), dict(answer.kwargs or {})
+            continue
+        raise bad_answer(hook, answer, "None, Deny or ReplaceArgs" if name == "PreStep" else "None")
+    return args, kwargs
+
+
+def after_step(scope: Scope, output: R, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Pending[R]:
+    """Tell the PostStep hooks what a step returned; return it as the last of them left it."""
+    if scope.kind != "step" or scope.parent is None:
+        return output
+    for hook in scope.run.hooks.matching("PostStep", scope.persona, scope.name):
+        event = event_of("PostStep", scope.plan, scope.persona, args, kwargs, output=output)
+        answer = yield from call_hook(hook, event, scope.parent)
+        if isinstance(answer, ReplaceOutput):
+            output = answer.output
+        elif answer is not None:
+            raise bad_answer(hook, answer, "None or ReplaceOutput")
+    return output
+
+
+def observe(name: str, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any], **more: Any) -> Pending[None]:
+    """Tell the hooks of an event that they can only observe."""
+    step = scope.name if scope.kind == "step" else None
+    parent = scope.parent
+    if parent is None:
+        return
+    for hook in scope.run.hooks.matching(name, scope.persona, step):
+        event = event_of(name, scope.plan, scope.persona, args, kwargs, receipt=scope.receipt, **more)
+        answer = yield from call_hook(hook, event, parent)
+        if answer is not None:
+            raise bad_answer(hook, answer, "None")
+
+
+def fire_thresholds(scope: Scope | None) -> None:
+    """Fire the thresholds that the spending on a chain has reached, outermost scope first; outside the lock.
+
+    Args:
+        scope: The innermost scope of the chain that was charged.
+    """
+    chain: list[Scope] = []
+    while scope is not None:
+        if scope.limits is not None and scope.status is None and scope.run.hooks.has_thresholds:
+            chain.append(scope)
+        scope = scope.parent
+    for charged in reversed(chain):
+        for hook, event in _reached(charged):
+            answer = run_sync(call_hook(hook, event, charged.parent or charged))
+            if answer is not None:
+                raise bad_answer(hook, answer, "None")
+
+
+def _reached(scope: Scope) -> list[tuple[Hook[Any, Any], HookEvent]]:
+    with scope.tree.lock:
+        pct, limit, value, consumed = _utilization(scope)
+        step = scope.name if scope.kind == "step" else None
+        hooks = scope.run.hooks.matching(THRESHOLD, scope.persona, step, pct)
+        if not hooks:
+            return []
+        detail = scope.make_detail()
+        fired = detail.fired = detail.fired or set()
+        first = [hook for hook in hooks if hook not in fired]
+        fired.update(first)
+    target = ".".join(part for part in (scope.persona, step) if part is not None) or scope.name
+    return [
+        (
+            hook,
+            HookEvent(
+                THRESHOLD, target, persona=scope.persona, step=step, function=scope.function, kwargs={},
+                pct=pct, limit=limit, limit_value=value, consumed=consumed,
+            ),
+        )
+        for hook in first
+    ]  # fmt: skip
+
+
+def _utilization(scope: Scope) -> tuple[float, str | None, Amount, Amount]:
+    best: tuple[float, str | None, Amount, Amount] = (-1.0, None, 0, 0)
+    for limit, value in () if scope.limits is None else scope.limits.items():
+        if value is None:
+            continue
+        spent = scope.spent(limit)
+        pct = 100 * spent / value if value else (math.inf if spent else 0.0)
+        if pct > best[0]:
+            best = (pct, limit, in_units(limit, value), in_units(limit, spent))
+    return best
+
+
+def _persona_of(scope: Scope) -> str | None:
+    return None if scope.persona_scope is None else scope.persona_scope.name
+
+
+def bad_answer(hook: Hook[Any, Any], answer: object, wanted: str) -> TypeError:
+    name = getattr(hook.function, "__name__", repr(hook.function))
+    return TypeError(f"the {hook.event} hook {name} must return {wanted}, not {answer!r}")

@@ -1,0 +1,260 @@
+"""Hooks: functions that are told of what happens, and may deny a step or replace what goes in or comes out."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from .errors import Amount, DefinitionError
+
+if TYPE_CHECKING:
+    from ._receipt import Receipt
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+THRESHOLD = "OnBudgetThreshold"
+_EVENTS = (
+    "PreStep", "PostStep", "OnStepFailed", THRESHOLD, "OnEscalation", "OnToolDenied", "PersonaStart", "PersonaEnd",
+)  # fmt: skip
+# Where these fire, nothing can be awaited: inside a sync call that a coroutine makes.
+_SYNC_ONLY = (THRESHOLD, "OnToolDenied")
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetThreshold:
+    """Name the event of a scope's spending reaching a share of one of its limits.
+
+    Args:
+        percent: The share, above 0; 100 is the limit.
+
+    Raises:
+        DefinitionError: If it is not a positive finite number.
+    """
+
+    percent: float
+
+    def __post_init__(self) -> None:
+        percent = self.percent
+        if isinstance(percent, bool) or not isinstance(percent, int | float):
+            raise DefinitionError(f"threshold must be a positive finite percentage, not {percent!r}")
+        if not math.isfinite(percent) or percent <= 0:
+            raise DefinitionError(f"threshold must be a positive finite percentage, not {percent!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Refuse the step: returned by a PreStep hook.
+
+    Args:
+        reason: Why, for the error and the receipt.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceArgs:
+    """Call the step with other arguments: returned by a PreStep hook.
+
+    Args:
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceOutput:
+    """Return something else from the step: returned by a PostStep hook.
+
+    Args:
+        output: What the step returns instead.
+    """
+
+    output: Any
+
+
+@dataclass(frozen=True, slots=True)
+class HookEvent:
+    """Tell a hook what happened.
+
+    Args:
+        event: The name of the event.
+        target: ``"persona.step"``, or the one of the two that there is.
+        persona: The persona's name, or None.
+        step: The step's name, or None.
+        function: ``__name__`` of the function, or None for a run.
+        args: The step's positional arguments, where it has any.
+        kwargs: The step's keyword arguments.
+        output: What the step returned.
+        error: What left the step, or why a tool was denied.
+        pct: For a threshold, the share that was reached, in percent.
+        limit: For a threshold, the `Budget` field that reached it.
+        limit_value: Its value.
+        consumed: What was spent of it.
+        receipt: The receipt, once there is one.
+    """
+
+    event: str
+    target: str
+    persona: str | None = None
+    step: str | None = None
+    function: str | None = None
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
+    output: Any = None
+    error: BaseException | None = None
+    pct: float | None = None
+    limit: str | None = None
+    limit_value: Amount | None = None
+    consumed: Amount | None = None
+    receipt: Receipt | None = None
+
+
+class _Armed:
+    """Tell the hot path whether a threshold was ever registered in this process."""
+
+    __slots__ = ("thresholds",)
+
+    def __init__(self) -> None:
+        self.thresholds = False
+
+
+armed = _Armed()
+
+
+class Hook(Generic[P, R]):
+    """Be one registered hook: callable like its function, and removable."""
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        function: Callable[P, R],
+        event: str,
+        persona: str,
+        step: str | None,
+        percent: float | None,
+    ) -> None:
+        self._hooks = hooks
+        self.function = function
+        self.event = event
+        self.persona = persona
+        self.step = step
+        self.percent = percent
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself."""
+        return self.function(*args, **kwargs)
+
+    def matches(self, event: str, persona: str | None, step: str | None, pct: float | None = None) -> bool:
+        """Tell whether it wants to hear of this; without a persona, patterns meet the empty string."""
+        return (
+            self.event == event
+            and fnmatchcase(persona or "", self.persona)
+            and (self.step is None or self.step == step)
+            and (self.percent is None or (pct is not None and pct >= self.percent))
+        )
+
+    def remove(self) -> None:
+        """Stop it from being called; again is harmless."""
+        self._hooks._remove(self)
+
+
+class Hooks:
+    """Hold hooks in the order in which they were registered."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.registered: tuple[Hook[Any, Any], ...] = ()
+        # What the hot path looks at: one truth value, decided here and not on each call.
+        self.has_thresholds = False
+
+    def on(
+        self, event: str | BudgetThreshold, *, persona: str = "*", step: str | None = None
+    ) -> Callable[[Callable[P, R]], Hook[P, R]]:
+        """Register a function for an event.
+
+        Args:
+            event: ``"PreStep"``, ``"PostStep"``, ``"OnStepFailed"``, ``"OnBudgetThreshold(80)"`` or
+                `BudgetThreshold`, ``"OnEscalation"``, ``"OnToolDenied"``, ``"PersonaStart"`` or ``"PersonaEnd"``.
+            persona: A case-sensitive glob for the persona's name.
+            step: The step's name, exactly; None for every step.
+
+        Returns:
+            A decorator that gives back the function as a `Hook`, which has ``remove()``.
+
+        Raises:
+            DefinitionError: If the event is unknown, a threshold or a name cannot be right, or a coroutine function
+                is registered for an event that cannot await it.
+        """
+        name, percent = _parse_event(event)
+        for field, value in (("persona", persona), ("step", step)):
+            if value is not None and not isinstance(value, str):
+                raise DefinitionError(f"{field} must be a string, not {value!r}")
+        pattern = persona.strip()
+        exact = None if step is None else step.strip()
+        if exact == "":
+            raise DefinitionError(f"step must be a name that is not empty, not {step!r}")
+
+        def register(function: Callable[P, R]) -> Hook[P, R]:
+            if not callable(function):
+                raise DefinitionError(f"a hook must be callable, not {function!r}")
+            if name in _SYNC_ONLY and inspect.iscoroutinefunction(function):
+                raise DefinitionError(f"a hook for {name} cannot be a coroutine function: nothing awaits it there")
+            hook = Hook(self, function, name, pattern, exact, percent)
+            with self._lock:
+                self._put((*self.registered, hook))
+            return hook
+
+        return register
+
+    def matching(
+        self, event: str, persona: str | None, step: str | None, pct: float | None = None
+    ) -> list[Hook[Any, Any]]:
+        """Return the hooks that want to hear of this, in the order of registration."""
+        return [hook for hook in self.registered if hook.matches(event, persona, step, pct)]
+
+    def clear(self) -> None:
+        """Remove every hook."""
+        with self._lock:
+            self._put(())
+
+    def _remove(self, hook: Hook[Any, Any]) -> None:
+        with self._lock:
+            self._put(tuple(one for one in self.registered if one is not hook))
+
+    def _put(self, hooks: tuple[Hook[Any, Any], ...]) -> None:
+        self.registered = hooks
+        self.has_thresholds = any(hook.event == THRESHOLD for hook in hooks)
+        armed.thresholds = armed.thresholds or self.has_thresholds
+
+
+def _parse_event(event: object) -> tuple[str, float | None]:
+    if isinstance(event, BudgetThreshold):
+        return THRESHOLD, event.percent
+    if not isinstance(event, str):
+        raise DefinitionError(f"event must be the name of an event or a BudgetThreshold, not {event!r}")
+    name = event.strip()
+    written = re.fullmatch(rf"{THRESHOLD}\s*\((.*)\)", name)
+    if written is not None:
+        try:
+            percent = float(written[1])
+        except ValueError:
+            raise DefinitionError(f"threshold must be a positive finite percentage, not {written[1]!r}") from None
+        return THRESHOLD, BudgetThreshold(percent).percent
+    if name == THRESHOLD:
+        raise DefinitionError(f"{THRESHOLD} needs its percentage, such as '{THRESHOLD}(80)'")
+    if name not in _EVENTS:
+        raise DefinitionError(f"unknown event {event!r}; known: {', '.join(_EVENTS)}")
+    return name, None

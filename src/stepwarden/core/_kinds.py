@@ -1,0 +1,64 @@
+"""The kinds of scope that are no run: steps, personas, and what stands in while a hook runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._receipt import ReceiptError, Status
+from ._scope import Scope
+
+if TYPE_CHECKING:
+    from ._definition import Stage
+    from ._plan import Plan
+
+
+class StepScope(Scope):
+    """Be one activation of a step."""
+
+    kind = "step"
+    __slots__ = ()
+
+
+class PersonaScope(Scope):
+    """Be one activation of a persona."""
+
+    kind = "persona"
+    __slots__ = ("matched",)
+
+    def __init__(self, plan: Plan, parent: Scope, outer: Scope | None) -> None:
+        super().__init__(plan, parent, outer)
+        self.persona_scope = self
+        self.matched: set[str] = set()
+
+    def meet_stage(self, step: str) -> Stage | None:
+        """Return the stage declared for *step*, and remember that it was met."""
+        stage = self.plan.stages.get(step)
+        if stage is not None:
+            self.matched.add(step)
+        return stage
+
+    def close(self, status: Status, error: ReceiptError | None = None) -> None:
+        """End the activation, with a warning for every stage that no step met."""
+        missed = [step for step in self.plan.stages if step not in self.matched]
+        if missed and self.status is None and not self.tree.is_forked:
+            warnings = self.make_detail().warnings
+            warnings.extend(f"stage {step!r} matched no step" for step in missed)
+        super().close(status, error)
+
+
+class HookScope(Scope):
+    """Stand in for a step's parent while a hook runs: its spend is the parent's, and it has no default model."""
+
+    kind = "hook"
+    __slots__ = ()
+
+    def __init__(self, parent: Scope) -> None:
+        self.parent = parent
+        self.run = parent.run
+        self.tree = parent.tree
+        self.persona_scope = parent.persona_scope
+        self.policy = parent.policy
+        self._model = None
+        # Never open: whatever happens under it is sent to the parent by the slow path.
+        self.status = Status.COMPLETED
+        self.flow = None

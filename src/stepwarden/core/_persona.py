@@ -1,0 +1,161 @@
+"""Personas: the decorator, the block and the registration that give an agent role its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+
+from ._block import Block
+from ._budget import Budget
+from ._definition import PersonaDefinition, Stage, StepDefinition, parse_name, persona_definition
+from ._kinds import PersonaScope
+from ._plan import Plan
+from ._policy import SideEffectLike
+from ._shells import check_decorated, unwrap, wrap
+from .errors import DefinitionError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class PersonaBlock(Protocol):
+    """Be what `persona` returns: a decorator that keeps the type of what it wraps, and a block."""
+
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+    def __enter__(self) -> PersonaScope: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    async def __aenter__(self) -> PersonaScope: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@overload
+def persona(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def persona(
+    name: str | None = None,
+    *,
+    model: str | None = None,
+    budget: Budget | Mapping[str, Any] | None = None,
+    tools: Iterable[str] | None = None,
+    side_effect_level: SideEffectLike | None = None,
+    stages: Iterable[Stage] = (),
+) -> PersonaBlock: ...
+def persona(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    model: str | None = None,
+    budget: Budget | Mapping[str, Any] | None = None,
+    tools: Iterable[str] | None = None,
+    side_effect_level: SideEffectLike | None = None,
+    stages: Iterable[Stage] = (),
+) -> Any:
+    """Make a function a persona, or open one as a block: ``with persona("name") as scope`` or ``async with``.
+
+    Args:
+        function: The function, where the decorator is bare; or the name.
+        name: The persona's name; by default the function's.
+        model: The model where neither the call nor a step names one.
+        budget: Its limits, a `Budget` or a mapping of its fields.
+        tools: The tool ceiling of the whole persona; None for none, an empty list for no tools.
+        side_effect_level: The side-effect ceiling of the whole persona.
+        stages: What it allows its steps, one `Stage` a step.
+
+    Returns:
+        The decorated function; or a block, which is a decorator too.
+
+    Raises:
+        DefinitionError: If an argument cannot be right, or the function cannot be decorated.
+    """
+    if isinstance(function, str):
+        if name is not None:
+            raise DefinitionError(f"persona.name is given twice: {function!r} and {name!r}")
+        name, function = function, None
+    if name is not None:
+        parse_name(name, "persona.name")
+    # Read once, since a block declares again for each function that it decorates.
+    declared: Any = tuple(stages) if isinstance(stages, Iterator) else stages
+
+    def declare(function_name: str) -> PersonaDefinition:
+        return PersonaDefinition(
+            name=function_name if name is None else name,
+            function=function_name,
+            model=model,
+            budget=budget,
+            tools=tools,
+            side_effect_level=side_effect_level,
+            stages=declared,
+        )
+
+    def decorate(target: Any) -> Any:
+        check_decorated(target, "persona", name is not None)
+        called: Any = getattr(target, "__name__", name)
+        return wrap(unwrap(target, "persona"), Plan(declare(called)))
+
+    if function is not None:
+        return decorate(function)
+    declare("persona")  # a wrong argument is reported where it is declared, not when the block is entered
+    return Block[PersonaScope](declare, decorate, "persona", name)
+
+
+def register_persona(function: Callable[P, R], definition: PersonaDefinition) -> Callable[P, R]:
+    """Make a function a persona by a definition; the same as decorating it.
+
+    Args:
+        function: The function; one that is a persona already gets the new definition in place of the old.
+        definition: What it declares; its *function* becomes that of the function given.
+
+    Returns:
+        The decorated function.
+
+    Raises:
+        DefinitionError: If the function cannot be decorated, or the definition is none.
+    """
+    if not isinstance(definition, PersonaDefinition):
+        raise DefinitionError(f"definition must be a PersonaDefinition, not {definition!r}")
+    check_decorated(function, "persona", named=True)
+    named = replace(definition, function=getattr(function, "__name__", definition.name))
+    return cast("Callable[P, R]", wrap(unwrap(function, "persona"), Plan(named)))
+
+
+def persona_from_dict(function: Callable[P, R], mapping: Mapping[str, Any]) -> Callable[P, R]:
+    """Make a function a persona by a mapping, strictly.
+
+    Args:
+        function: The function.
+        mapping: The keyword arguments of `persona`; each stage a mapping with *name*, *allowed_tools* and
+            *side_effect_level*.
+
+    Returns:
+        The decorated function.
+
+    Raises:
+        DefinitionError: If a key is unknown or a value cannot be right, with the name of the field.
+    """
+    declared = persona_definition(getattr(function, "__name__", "function"), mapping)
+    check_decorated(function, "persona", "name" in mapping)
+    return register_persona(function, declared)
+
+
+def definition(function: Callable[..., Any]) -> StepDefinition | PersonaDefinition:
+    """Return what a decorated function declares, for type checkers; at run time it is `function.definition` too.
+
+    Args:
+        function: A step or persona.
+
+    Raises:
+        DefinitionError: If it is neither.
+    """
+    declared = getattr(function, "definition", None)
+    if not isinstance(declared, StepDefinition | PersonaDefinition):
+        raise DefinitionError(f"{function!r} is no step and no persona")
+    return declared

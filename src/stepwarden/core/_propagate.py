@@ -1,0 +1,71 @@
+"""Carrying a caller's scope to where context variables do not reach: bare threads and callbacks."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from ._hold import context_hold, get_hold, set_hold
+from ._leaf import get_leaf, set_leaf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._hold import Hold
+    from ._scope import Scope
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def propagate(function: Callable[P, R]) -> Callable[P, R]:
+    """Carry the caller's scope into another thread or a callback.
+
+    Args:
+        function: What is called there: a function or coroutine function.
+
+    Returns:
+        A function that runs *function* under the scope, and with the open hold, of whoever called `propagate`. It
+        may be called more than once, also at the same time.
+
+    Raises:
+        TypeError: If *function* is not callable, or a generator function.
+    """
+    if not callable(function):
+        raise TypeError(f"propagate takes a callable, not {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"propagate takes no generator function, whose body runs between other people's code, and {function!r} is "
+            "one; make it a step (a generator step keeps the scope in which it was called), or propagate its consumer"
+        )
+    scope, hold = get_leaf(), context_hold()
+    wrapper: Callable[..., Any]
+    if inspect.iscoroutinefunction(function):
+
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with _under(scope, hold):
+                return await function(*args, **kwargs)
+
+    else:
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with _under(scope, hold):
+                return function(*args, **kwargs)
+
+    # What a callable object or a partial lacks, update_wrapper leaves out.
+    return cast("Callable[P, R]", functools.update_wrapper(wrapper, function))
+
+
+@contextmanager
+def _under(scope: Scope | None, hold: Hold | None) -> Iterator[None]:
+    outer_scope, outer_hold = get_leaf(), get_hold()
+    set_leaf(scope)
+    set_hold(hold)
+    try:
+        yield
+    finally:
+        set_leaf(outer_scope)
+        set_hold(outer_hold)

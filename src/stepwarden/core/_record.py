@@ -1,0 +1,98 @@
+"""Recording usage after the fact: added first, checked then."""
+
+from __future__ import annotations
+
+from ._accounting import actual_cost, count, has_usd_limit, late_owner, unpriced
+from ._charge import charge, exceeded
+from ._firing import fire_thresholds
+from ._hooks import armed
+from ._leaf import default_model, get_leaf, resolve
+from ._money import Money, picodollars
+from ._queue import look
+from ._settings import meet_unscoped
+from ._tally import Extra
+from .errors import StepwardenError
+
+
+def record_usage(
+    model: str | None = None,
+    *,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    cost_usd: Money | None = None,
+    cache_read_tokens: int = 0,
+    cache_write_tokens: int = 0,
+    reasoning_tokens: int = 0,
+    estimated: bool = False,
+) -> None:
+    """Count one call that was made, on the current scope and every scope around it, and then check the limits.
+
+    Held amounts do not count here. Outside every scope it does nothing, but for the warning or refusal that
+    `configure` asks for.
+
+    Args:
+        model: The model that was called; not empty, it becomes the step's last model.
+        input_tokens: All input, cache reads and writes included; negative counts as 0.
+        output_tokens: All output, reasoning included; negative counts as 0.
+        cost_usd: The cost; None: by the run's prices.
+        cache_read_tokens: The part of the input that was read from a cache.
+        cache_write_tokens: The part of the input that was written to a cache.
+        reasoning_tokens: The part of the output that was reasoning.
+        estimated: Whether the numbers are estimated, not reported.
+
+    Raises:
+        BudgetExceededError: If a limit is passed now, for the outermost scope where one is; the usage stays counted.
+        UnpricedModelError: If no cost was given, the model has no price and a USD limit is in force; the usage stays
+            counted, without a cost.
+        ValueError: If the cost is negative, not finite or no amount; then nothing is counted.
+        TypeError: If a count is no int; then nothing is counted.
+    """
+    scope = get_leaf()
+    if scope is None or scope.status is not None:
+        scope = resolve(scope)
+        if scope is None:
+            meet_unscoped("a recorded call")
+            return
+    if input_tokens.__class__ is not int or input_tokens < 0:
+        input_tokens = count(input_tokens, "input_tokens")
+    if output_tokens.__class__ is not int or output_tokens < 0:
+        output_tokens = count(output_tokens, "output_tokens")
+    error: StepwardenError | None = None
+    extra = None
+    if cost_usd is not None:
+        cost = picodollars(cost_usd, "cost_usd")
+    else:
+        used = model or default_model()
+        rates = scope.run.rates(used)
+        priced = actual_cost(
+            rates, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens
+        )
+        cost = priced or 0
+        if priced is None:
+            extra = Extra(unpriced=1)
+            if has_usd_limit(scope):
+                error = unpriced(scope, used)
+    if cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
+        extra = Extra(
+            count(cache_read_tokens, "cache_read_tokens"),
+            count(cache_write_tokens, "cache_write_tokens"),
+            count(reasoning_tokens, "reasoning_tokens"),
+            0 if extra is None else extra.unpriced,
+            int(estimated),
+        )
+    tree = scope.tree
+    with tree.lock:
+        owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
+        passed = charge(owner, scope, input_tokens, output_tokens, cost, 1, 0, extra)
+        if model:
+            owner.last_model = model
+        detail = owner.detail or owner.make_detail()
+        detail.calls.append((model, input_tokens, output_tokens, cost, "recorded", False))
+        if passed is not None:
+            error = exceeded(passed, "record")
+        if tree.waiting:
+            look(scope)
+    if armed.thresholds:
+        fire_thresholds(scope)
+    if error is not None:
+        raise error

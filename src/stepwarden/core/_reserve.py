@@ -1,0 +1,320 @@
+"""Reserving: what is asked for a call, and the thread-blocking and awaiting ways to get it."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from ._accounting import has_usd_limit, unpriced
+from ._charge import budget_error, set_aside, show
+from ._hold import OPEN, Hold, context_hold, set_hold
+from ._leaf import default_model, get_leaf, resolve
+from ._money import Money, picodollars
+from ._queue import Waiter, admit, park, withdraw
+from ._settings import meet_unscoped, settings
+from .errors import ReserveTimeoutError, RunClosedError, StepwardenError, WouldBlockError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._scope import Scope
+
+
+class Reservation:
+    """Describe the worst case of a call; the hold is taken by ``with``, ``async with``, `acquire` or ``await``.
+
+    Made by `reserve`. It may be used again, also while a hold that it took is open.
+    """
+
+    __slots__ = ("_cost", "_input", "_min_output", "_model", "_output", "_taken", "_timeout", "_wait")
+
+    def __init__(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        min_output_tokens: int,
+        cost_usd: Money | None,
+        model: str | None,
+        wait: bool,
+        timeout: float | None,
+    ) -> None:
+        self._input = input_tokens
+        self._output = output_tokens
+        self._min_output = min_output_tokens
+        self._cost = cost_usd
+        self._model = model
+        self._wait = wait
+        self._timeout = timeout
+        self._taken: list[Hold] = []
+
+    def acquire(self) -> Hold:
+        """Take the hold, waiting for other calls' holds where it must.
+
+        Returns:
+            The open hold. Settle or release it.
+
+        Raises:
+            BudgetExceededError: If what is spent leaves no room, or if the caller would wait for holds while its own
+                context has one open.
+            ReserveTimeoutError: If it waited for as long as it may.
+            WouldBlockError: If it would have to wait on a thread that runs an event loop.
+            UnpricedModelError: If a USD limit is in force and the model has no price.
+            RunClosedError: If the run around has ended.
+        """
+        hold = self._describe()
+        if hold.state is OPEN:
+            return hold
+        gate = threading.Lock()
+        gate.acquire()
+        waiter = self._admit(hold, gate.release)
+        if waiter is not None:
+            self._wait_in_thread(waiter, gate)
+        return self._keep(hold)
+
+    def __await__(self) -> Generator[Any, None, Hold]:
+        """Take the hold like `acquire`, waiting without blocking the event loop."""
+        return self._acquire_async().__await__()
+
+    def __enter__(self) -> Hold:
+        hold = self.acquire()
+        self._taken.append(hold)
+        return hold
+
+    async def __aenter__(self) -> Hold:
+        hold = await self
+        self._taken.append(hold)
+        return hold
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        hold = context_hold()
+        while hold is not None and hold not in self._taken:
+            hold = hold.previous
+        if hold is None:  # settled; or left in another context than it was taken in
+            still_open = [one for one in self._taken if one.is_open]
+            hold = still_open[0] if len(still_open) == 1 == len(self._taken) else None
+        if hold is not None:
+            hold.leave()
+        self._taken = [one for one in self._taken if one.is_open]
+
+    def _describe(self) -> Hold:
+        fixed = None if self._cost is None else picodollars(self._cost, "cost_usd")
+        model = self._model
+        scope = get_leaf()
+        if scope is None or scope.status is not None:
+            scope = resolve(scope)
+            if scope is None:
+                meet_unscoped("a reserved call")
+                hold = Hold(None, self._input, self._output, self._min_output, fixed, model, None)
+                hold.cost = fixed or 0
+                hold.state = OPEN
+                return hold
+            if scope.status is not None and scope.run.status is not None:
+                raise RunClosedError(f"run `{scope.run.name}` has ended, and no call can be reserved under it")
+        rates = None
+        if fixed is None:
+            model = model or default_model()
+            rates = scope.run.rates(model)
+            if rates is None and (model or self._input or self._output) and has_usd_limit(scope):
+                raise unpriced(scope, model)
+        return Hold(scope, self._input, self._output, self._min_output, fixed, model, rates)
+
+    def _admit(self, hold: Hold, wake: Any) -> Waiter | None:
+        """Grant the hold, or park a waiter for it; return that waiter, or None where it was granted."""
+        scope = hold.scope
+        assert scope is not None
+        tree = scope.tree
+        with tree.lock:
+            # The common case in one pass: everything fits, and nobody waits.
+            if not tree.waiting:
+                cost = hold.cost_of(hold.output_tokens)
+                if set_aside(scope, hold.input_tokens, hold.output_tokens, cost) is None:
+                    hold.open_with(hold.output_tokens, cost)
+                    return None
+            blocked = admit(hold, never_waits=context_hold() is not None)
+            if blocked is None:
+                return None
+            if not self._wait or (self._timeout is not None and self._timeout <= 0):
+                raise _timed_out(*blocked, 0.0)
+            waiter = Waiter(hold, wake)
+            park(waiter, *blocked)
+            return waiter
+
+    def _keep(self, hold: Hold) -> Hold:
+        hold.previous = context_hold()
+        set_hold(hold)
+        return hold
+
+    def _longest_wait(self, scope: Scope) -> tuple[float, Scope | None]:
+        """Return the longest that may be waited, in seconds, and the scope whose `max_seconds` it is, if so."""
+        longest = settings.max_wait if self._timeout is None else min(self._timeout, settings.max_wait)
+        hurried: Scope | None = None
+        at: Scope | None = scope
+        while at is not None:
+            if at.limits is not None and at.limits.nanoseconds is not None:
+                left = max(0.0, (at.limits.nanoseconds - at.spent("max_seconds")) / 1e9)
+                if left <= longest:
+                    longest, hurried = left, at
+            at = at.parent
+        return longest, hurried
+
+    def _wait_in_thread(self, waiter: Waiter, gate: threading.Lock) -> None:
+        scope = waiter.hold.scope
+        assert scope is not None
+        began = time.monotonic()
+        try:
+            if _runs_event_loop():
+                raise WouldBlockError(
+                    "acquire() would wait for other calls' holds on a thread that runs an event loop, and freeze it; "
+                    "use `await reserve(...)` or `async with reserve(...)`, or wait=False"
+                )
+            longest, hurried = self._longest_wait(scope)
+            gate.acquire(timeout=min(longest, threading.TIMEOUT_MAX))
+            self._conclude(waiter, hurried, time.monotonic() - began)
+        except BaseException:
+            _take_out(waiter)
+            raise
+
+    async def _acquire_async(self) -> Hold:
+        hold = self._describe()
+        if hold.state is OPEN:
+            return hold
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(_finish, woken)
+            except RuntimeError:  # the loop was closed while this one waited: nobody is there to take the grant
+                if waiter is not None:
+                    _take_out(waiter)
+
+        waiter: Waiter | None = None
+        waiter = self._admit(hold, wake)
+        if waiter is not None:
+            scope = hold.scope
+            assert scope is not None
+            began = time.monotonic()
+            longest, hurried = self._longest_wait(scope)
+            timer = loop.call_later(longest, _finish, woken)
+            try:
+                await woken
+                self._conclude(waiter, hurried, time.monotonic() - began)
+            except BaseException:
+                _take_out(waiter)
+                raise
+            finally:
+                timer.cancel()
+        return self._keep(hold)
+
+    def _conclude(self, waiter: Waiter, hurried: Scope | None, waited: float) -> None:
+        """Raise unless the waiter was granted what it asked for."""
+        with waiter.hold.tree.lock:
+            if waiter.is_over:
+                if waiter.error is not None:
+                    raise waiter.error
+                return
+            if hurried is not None:
+                limits = hurried.limits
+                limit = 0 if limits is None or limits.nanoseconds is None else limits.nanoseconds
+                spent = show("max_seconds", hurried.spent("max_seconds"))
+                raise budget_error(
+                    hurried,
+                    "max_seconds",
+                    f"has no time left in max_seconds ({spent} of {show('max_seconds', limit)} spent) "
+                    "to wait for other calls' holds",
+                    phase="deadline",
+                    reason="deadline",
+                )
+            assert waiter.parked is not None
+            raise _timed_out(waiter.parked, waiter.limit, waited)
+
+
+def _finish(future: Any) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _take_out(waiter: Waiter) -> None:
+    with waiter.hold.tree.lock:
+        withdraw(waiter)
+
+
+def _timed_out(scope: Scope, limit: str, waited: float) -> StepwardenError:
+    return ReserveTimeoutError(
+        f"{scope.kind} `{scope.name}` has no room in {limit} now: other calls hold it (waited {waited:.3g}s)",
+        waited=waited,
+        scope_kind=scope.kind,
+        scope_name=scope.name,
+        limit=limit,
+    )
+
+
+def _runs_event_loop() -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
+
+
+def reserve(
+    *,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    min_output_tokens: int = 1,
+    cost_usd: Money | None = None,
+    model: str | None = None,
+    wait: bool = True,
+    timeout: float | None = None,
+) -> Reservation:
+    """Describe the worst case of a call, to be held on every scope around before the call is made.
+
+    Args:
+        input_tokens: The input that the call will have, at least 0.
+        output_tokens: The most output that it may have; lowered to what can ever fit.
+        min_output_tokens: The least output that is of use; with less room, it is refused.
+        cost_usd: The cost, if it is fixed; None: by the run's prices, with the granted output.
+        model: The model, for its price; None: the default model in force.
+        wait: Whether to wait for other calls' holds; if not, `ReserveTimeoutError` at once.
+        timeout: The longest to wait, in seconds; never longer than `max_seconds` of a scope around or `max_wait`.
+
+    Returns:
+        The reservation: use it as ``with``, ``async with``, ``.acquire()`` or ``await``.
+
+    Raises:
+        TypeError: If a number is of another type.
+        ValueError: If a number is negative, or not finite.
+    """
+    if input_tokens.__class__ is not int or output_tokens.__class__ is not int or input_tokens < 0 or output_tokens < 0:
+        input_tokens = _at_least_0("input_tokens", input_tokens)
+        output_tokens = _at_least_0("output_tokens", output_tokens)
+    if min_output_tokens != 1:
+        min_output_tokens = _at_least_0("min_output_tokens", min_output_tokens)
+    if timeout is not None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+        if math.isnan(timeout) or timeout < 0:
+            raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
+    return Reservation(input_tokens, output_tokens, min_output_tokens, cost_usd, model, wait, timeout)
+
+
+def _at_least_0(name: str, value: object) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    number = value.__index__()
+    if number < 0:
+        raise ValueError(f"{name} must be >= 0, not {value!r}")
+    return int(number)

@@ -1,0 +1,257 @@
+"""The run: the outermost scope of one execution, which owns the hooks, the prices and the log of what finished."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import TYPE_CHECKING, cast
+
+from ._budget import Budget
+from ._deadline import Deadline, close_deadline, open_deadline
+from ._definition import StepDefinition, parse_output_default
+from ._hooks import Hooks
+from ._leaf import get_leaf, leave, resolve, set_leaf
+from ._memory import MemoryLedger
+from ._plan import Plan
+from ._policy import UNRESTRICTED, Policy
+from ._queue import end
+from ._rates import Rates
+from ._receipt import Receipt, ReceiptError, Status
+from ._scope import Scope
+from ._settings import PriceTable, parse_prices, settings
+from ._tree import Tree, current_flow
+from .errors import DefinitionError, ForkedRunError, RunClosedError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Run(Scope):
+    """Be the root of one execution, as ``with Run() as run`` or ``async with``; inside another run, its child.
+
+    A child is charged upward and its policy only narrows; hooks and prices that it does not bring are its parent's.
+
+    Args:
+        budget: The limits of everything under it, or None.
+        policy: What everything under it may do; None for everything.
+        hooks: Hooks of its own, which replace the process's.
+        prices: USD per million tokens for each model, ``{"model": {"input": 1, "output": 2}}``; a model that is
+            not in it has the price of the run around, of `configure`, or of the built-in list.
+        default_max_output_tokens: The output assumed for a call that names no limit, in tokens; 1,024 by default.
+        max_receipts: How many receipts it keeps; older ones are dropped and counted.
+        name: What messages call it.
+
+    Raises:
+        DefinitionError: If an argument cannot be right.
+    """
+
+    kind = "run"
+    __slots__ = (
+        "_deadline", "_id", "_ledger", "_own_hooks", "_table", "default_max_output_tokens", "hooks", "is_implicit", "keep",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        budget: Budget | None = None,
+        policy: Policy | None = None,
+        hooks: Hooks | None = None,
+        prices: PriceTable | None = None,
+        default_max_output_tokens: int | None = None,
+        max_receipts: int = 10_000,
+        name: str | None = None,
+    ) -> None:
+        if policy is not None and not isinstance(policy, Policy):
+            raise DefinitionError(f"run.policy must be a Policy or None, not {policy!r}")
+        if hooks is not None and not isinstance(hooks, Hooks):
+            raise DefinitionError(f"run.hooks must be a Hooks or None, not {hooks!r}")
+        self.default_max_output_tokens = parse_output_default(
+            default_max_output_tokens, "run.default_max_output_tokens"
+        )
+        self._ledger = MemoryLedger(max_receipts)
+        self.keep = self._ledger.keep
+        self._table = {} if prices is None else parse_prices(prices)
+        self._id = os.urandom(10).hex()
+        self._deadline: Deadline | None = None
+        self._own_hooks = hooks
+        self.is_implicit = False
+        plan = Plan(StepDefinition(name="run" if name is None else name, budget=budget))
+        plan.kind = "run"
+        plan.policy = UNRESTRICTED if policy is None else policy
+        plan.met = (UNRESTRICTED, None, plan.policy)
+        self._place(plan, None)
+        # Not entered yet: its numbers can be read, but nothing is open.
+        self.tree.open.discard(self)
+
+    def _place(self, plan: Plan, parent: Scope | None) -> None:
+        around = cast("Scope", _Nowhere(self)) if parent is None else parent
+        super().__init__(plan, around, get_leaf())
+        self.parent = parent
+        self.run = self
+        around_hooks: Hooks = settings.hooks if parent is None else parent.run.hooks
+        self.hooks: Hooks = around_hooks if self._own_hooks is None else self._own_hooks
+
+    @property
+    def id(self) -> str:
+        """The id of this run, unique across processes and machines."""
+        return self._id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was entered and not left yet."""
+        return self in self.tree.open
+
+    @property
+    def receipts(self) -> tuple[Receipt, ...]:
+        """The newest receipts of steps and personas under it, in completion order: inner before outer."""
+        return self._ledger.receipts
+
+    @property
+    def receipts_dropped(self) -> int:
+        """How many receipts were dropped to make room for newer ones."""
+        return self._ledger.dropped
+
+    def drain(self) -> tuple[Receipt, ...]:
+        """Return the receipts and forget them."""
+        return self._ledger.drain()
+
+    @property
+    def open_scopes(self) -> tuple[Scope, ...]:
+        """The scopes open under it now, outermost and oldest first."""
+        inside = (scope for scope in tuple(self.tree.open) if scope is not self and self._holds(scope))
+        return tuple(sorted(inside, key=attrgetter("serial")))
+
+    def rates(self, model: str | None) -> Rates | None:
+        """Return what *model* charges under this run, or None where it has no price."""
+        if not model:
+            return None
+        _, _, bare = model.partition(":")
+        run: Run | None = self
+        while run is not None:
+            rates = run._table.get(model) or run._table.get(bare)
+            if rates is not None:
+                return rates
+            run = None if run.parent is None else run.parent.run
+        rates = settings.prices.get(model) or settings.prices.get(bare)
+        return settings.look_up_price(model) if rates is None else rates
+
+    def __enter__(self) -> Run:
+        if self.status is not None or self.is_open:
+            raise RunClosedError(f"run `{self.name}` was entered before, and a run is entered once; make a new Run")
+        current = get_leaf()
+        around = resolve(current)
+        if around is not None and (around.tree.is_forked or around.run.status is not None):
+            around = None  # what this process inherited, or what has ended, is nobody's parent
+        while around is not None and around.status is not None:
+            around = around.parent
+        self._place(self.plan, around)
+        self.flow = current_flow()
+        set_leaf(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stray = leave(self, Status.COMPLETED if error is None else status_of(error))
+        if stray is not None:
+            raise stray from error
+
+    async def __aenter__(self) -> Run:
+        self.__enter__()
+        self._deadline = await open_deadline(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        raised = await close_deadline(self._deadline, self, kind, error, trace)
+        self.__exit__(None if raised is None else type(raised), raised, trace)
+        if raised is not None and raised is not error:
+            raise raised
+
+    @contextmanager
+    def attach(self) -> Iterator[Run]:
+        """Enter this live run from another task or thread: ``with run.attach():``.
+
+        Raises:
+            RunClosedError: If it is not open.
+            ForkedRunError: If this process inherited it.
+        """
+        with self.tree.lock:
+            if not self.is_open:
+                raise RunClosedError(f"run `{self.name}` is not open, so nothing can be attached to it")
+        outer = get_leaf()
+        set_leaf(self)
+        try:
+            yield self
+        finally:
+            set_leaf(outer)
+
+    def open_implicitly(self) -> None:
+        """Open as the run of a persona or step that was called outside every run."""
+        self.is_implicit = True
+        self._ledger = settings.ledger
+        self.keep = settings.ledger.keep_shared
+        self._place(self.plan, None)
+        self.outer = None
+
+    def close(self, status: Status, error: ReceiptError | None = None) -> None:
+        """End the run: abandon what is still open under it, and keep what its open holds may cost as uncertain."""
+        tree = self.tree
+        try:
+            while self.status is None:
+                for scope in reversed(self.open_scopes):
+                    scope.close(Status.ABANDONED)
+                for hold in tuple(self.holds or ()):
+                    hold.leave()
+                with tree.lock:
+                    if self.holds or self.open_scopes:
+                        continue
+                    for waiter in tuple(tree.waiting):
+                        if self._holds(waiter.hold.scope):
+                            end(waiter, RunClosedError(f"run `{self.name}` ended while a call waited in it"))
+                    self.closed_ns = tree.clock()
+                    self.status = status
+                    tree.open.discard(self)
+        except ForkedRunError:
+            return  # the run belongs to the parent process, which ends it
+
+    def _holds(self, scope: Scope | None) -> bool:
+        while scope is not None and scope is not self:
+            scope = scope.parent
+        return scope is self
+
+
+class _Nowhere:
+    """Stand where the parent of an outermost run would be."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.tree = Tree(settings.clock)
+        self.persona_scope = None
+        self.policy = UNRESTRICTED
+        self._model = None
+
+
+def status_of(error: BaseException) -> Status:
+    """Tell how an activation ended that an error leaves, boundaries aside."""
+    asyncio = sys.modules.get("asyncio")
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        return Status.CANCELLED
+    if asyncio is not None and isinstance(error, asyncio.CancelledError):
+        return Status.CANCELLED
+    return Status.FAILED
+
+
+def current_run() -> Run | None:
+    """Return the innermost run of this context, or None."""
+    scope = resolve(get_leaf())
+    return None if scope is None else scope.run
+
+
+def receipts() -> tuple[Receipt, ...]:
+    """Return the receipts of runs that were opened implicitly, in completion order."""
+    return settings.ledger.receipts

@@ -1,0 +1,254 @@
+"""The scopes: one for each activation of a run, persona or step, linked to the scope around it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from ._budget import BUDGET_FIELDS, Budget, Limits, Usage, in_units
+from ._charge import exceeded, passed_scope
+from ._money import dollars
+from ._node import Node
+from ._queue import look
+from ._receipt import CallRecord, Receipt, ReceiptError, Status
+from ._tally import NOTHING, Detail
+from .errors import ForkedRunError, RunClosedError
+
+if TYPE_CHECKING:
+    from ._hold import Hold
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Scope(Node):
+    """Be one activation of a run, persona or step, open or closed; what users read of it stays readable."""
+
+    __slots__ = ()
+
+    @property
+    def id(self) -> str:
+        """The id of this activation, unique across runs and processes."""
+        return f"{self.run.id}.{self.serial}"
+
+    @property
+    def name(self) -> str:
+        """The name that was declared."""
+        return self.plan.name
+
+    @property
+    def function(self) -> str:
+        """``__name__`` of the function; for a block, its name."""
+        return self.plan.function
+
+    @property
+    def persona(self) -> str | None:
+        """The name of the innermost persona around it (its own, for a persona), or None."""
+        return None if self.persona_scope is None else self.persona_scope.plan.name
+
+    @property
+    def model(self) -> str | None:
+        """The default model in force here, or None."""
+        return self._model
+
+    @property
+    def budget(self) -> Budget:
+        """The limits of its own that are in force."""
+        return Budget() if self.limits is None else self.limits.budget
+
+    @property
+    def own(self) -> Usage:
+        """What it spent itself; frozen once it has closed."""
+        with self.tree.lock:
+            frozen = self.detail and self.detail.frozen
+            return frozen[0] if frozen else self._usage("own")
+
+    @property
+    def total(self) -> Usage:
+        """What it and everything under it spent; frozen once it has closed."""
+        with self.tree.lock:
+            frozen = self.detail and self.detail.frozen
+            return frozen[1] if frozen else self._usage("total")
+
+    @property
+    def held(self) -> Usage:
+        """What open calls in and under it hold."""
+        with self.tree.lock:
+            uncertain = self.detail.uncertain if self.detail else NOTHING
+            return Usage(
+                input_tokens=self.aside_input - uncertain.input,
+                output_tokens=self.aside_output - uncertain.output,
+                cost_usd=dollars(self.aside_cost - uncertain.cost),
+                calls=self.aside_calls - uncertain.calls,
+            )
+
+    @property
+    def uncertain(self) -> Usage:
+        """What is set aside for calls that were sent and whose cost never became known."""
+        with self.tree.lock:
+            return (self.detail.uncertain if self.detail else NOTHING).usage
+
+    @property
+    def remaining(self) -> Budget:
+        """What is left over the whole chain: limit - spent - uncertain - held, never below 0."""
+        left: dict[str, int] = {}
+        with self.tree.lock:
+            scope: Scope | None = self
+            while scope is not None:
+                if scope.limits is not None:
+                    for limit, value in scope.limits.items():
+                        if value is not None:
+                            room = max(0, value - scope.spent(limit) - scope.aside(limit))
+                            left[limit] = min(room, left.get(limit, room))
+                scope = scope.parent
+        return Budget(**{limit: in_units(limit, room) for limit, room in left.items()})  # type: ignore[arg-type]
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was opened; once closed, the seconds that it was open."""
+        return self.elapsed_ns() / 1e9
+
+    @property
+    def error(self) -> ReceiptError | None:
+        """What ended it, once closed as failed, skipped, escalated or denied."""
+        return self.detail.error if self.detail else None
+
+    @property
+    def overshoot(self) -> Usage:
+        """By how much its limits are passed; a token excess counts as output first."""
+        limits = self.limits
+        spent = self.total
+        if limits is None:
+            return Usage()
+        over = {limit: max(0, self.spent(limit) - value) for limit, value in limits.items() if value is not None}
+        output = min(max(over.get("max_output_tokens", 0), over.get("max_tokens", 0)), spent.output_tokens)
+        return Usage(
+            input_tokens=max(over.get("max_input_tokens", 0), over.get("max_tokens", 0) - output),
+            output_tokens=output,
+            cost_usd=dollars(over.get("max_usd", 0)),
+            calls=over.get("max_calls", 0),
+            tool_calls=over.get("max_tool_calls", 0),
+        )
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """The receipt, once closed; a run leaves none."""
+        status = self.status
+        if status is None or self.kind == "run":
+            return None
+        detail = self.detail or Detail()
+        return Receipt(
+            kind=self.kind,
+            run_id=self.run.id,
+            step_id=self.id,
+            parent_id=None if self.parent is None else self.parent.id,
+            persona=self.persona,
+            name=self.name,
+            function=self.function,
+            stage=self._stage(),
+            status=status,
+            error=detail.error,
+            model=self.last_model or self.plan.model,
+            own=self.own,
+            total=self.total,
+            budget=self.budget,
+            overshoot=self.overshoot,
+            uncertain=self.uncertain,
+            open_holds=detail.handed_over,
+            clamped_calls=detail.clamped,
+            started_at=_EPOCH + timedelta(microseconds=(self.tree.anchor_ns + self.opened_ns) // 1_000),
+            duration=self.elapsed,
+            calls=tuple(
+                CallRecord(model, tokens_in, tokens_out, dollars(cost), outcome, clamped)
+                for model, tokens_in, tokens_out, cost, outcome, clamped in tuple(detail.calls)
+            ),
+            tools=tuple(detail.tools),
+            late=detail.late.usage,
+            warnings=tuple(detail.warnings),
+        )
+
+    def check(self) -> None:
+        """Raise if a limit on the chain is passed; count nothing.
+
+        Raises:
+            BudgetExceededError: For the outermost scope with a limit that is passed.
+        """
+        with self.tree.lock:
+            passed = passed_scope(self)
+            if passed is not None:
+                raise exceeded(passed, "record")
+
+    def extend(self, budget: Budget) -> None:
+        """Raise the limits of this live scope: an explicit act of the host, recorded on the receipt.
+
+        Args:
+            budget: The new limits; a field that is None stays as it is.
+
+        Raises:
+            ValueError: If a limit is lower than the one in force, or none is in force; then nothing changes.
+            RunClosedError: If the scope has ended.
+        """
+        with self.tree.lock:
+            if self.status is not None:
+                raise RunClosedError(f"{self.kind} `{self.name}` has ended, and its budget with it")
+            old = self.budget
+            given = {name: getattr(budget, name) for name in BUDGET_FIELDS if getattr(budget, name) is not None}
+            for name, value in given.items():
+                current = getattr(old, name)
+                if current is None:
+                    raise ValueError(f"{name}={value} would limit {self.kind} `{self.name}`, which has no {name}")
+                if value < current:
+                    raise ValueError(f"{name}={value} is lower than the {current} in force in {self.kind} `{self.name}`")
+            if not given:
+                return
+            self.limits = Limits(replace(old, **given))
+            changes = ", ".join(f"{name} {getattr(old, name)} -> {value}" for name, value in given.items())
+            self.make_detail().warnings.append(f"budget extended: {changes}")
+            look(self)
+
+    def _stage(self) -> str | None:
+        persona = self.persona_scope
+        stages = None if persona is None or persona is self else persona.plan.stages
+        return self.name if stages and self.name in stages else None
+
+    def close(self, status: Status, error: ReceiptError | None = None) -> None:
+        """End the activation: hand its open holds to the nearest open scope and keep its receipt; once only.
+
+        Args:
+            status: How it ended.
+            error: What ended it, for failed, skipped, escalated and denied.
+        """
+        tree = self.tree
+        try:
+            with tree.lock:
+                if self.status is not None:
+                    return
+                if error is not None:
+                    self.make_detail().error = error
+                if self.holds:
+                    self._hand_over(self.holds)
+                # A signal handler that raises can come only after a call, so these three stay together:
+                # an activation is either still open, or closed with its receipt kept.
+                self.closed_ns = tree.clock()
+                self.status = status
+                self.run.keep(self)
+                tree.open.discard(self)
+        except ForkedRunError:
+            return  # the activation belongs to the parent process, which leaves its receipt
+
+    def _hand_over(self, holds: set[Hold]) -> None:
+        heir = self.nearest_open_around()
+        self.make_detail().handed_over = len(holds)
+        self.holds = None
+        heir.holds = (heir.holds or set()) | holds
+        for hold in holds:
+            hold.keeper = heir
+
+    def nearest_open_around(self) -> Scope:
+        """Return the nearest open scope around this one; where none is open, its run."""
+        scope = self.parent
+        while scope is not None:
+            if scope.status is None:
+                return scope
+            scope = scope.parent
+        return self.run

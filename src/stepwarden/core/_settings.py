@@ -1,0 +1,119 @@
+"""What holds for the whole process until it is configured otherwise."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ._hooks import Hooks
+from ._memory import MemoryLedger
+from ._rates import Rates, rates_from_mapping
+from ._tree import Clock, any_run_is_open
+from .errors import DefinitionError, PolicyViolationError, UnscopedCallWarning
+
+PriceTable = Mapping[str, Mapping[str, Any]]
+_UNSCOPED = ("warn", "refuse", "pass")
+
+
+def parse_prices(table: object, path: str = "prices") -> dict[str, Rates]:
+    """Read a price table: a model's name to its USD per million tokens.
+
+    Args:
+        table: ``{"model": {"input": 1, "output": 2, "cache_read": ..., "cache_write": ...}}``.
+        path: The name that an error message uses for it.
+
+    Raises:
+        DefinitionError: If it is no such table.
+    """
+    if not isinstance(table, Mapping):
+        raise DefinitionError(f"{path} must be a mapping of model names to prices, not {table!r}")
+    return {model: rates_from_mapping(model, entry) for model, entry in table.items()}
+
+
+class Settings:
+    """Hold the process's settings; changed by `configure` only."""
+
+    def __init__(self) -> None:
+        self.clock: Clock = time
+        self.hooks = Hooks()
+        self.ledger = MemoryLedger()
+        self.look_up_price: Callable[[str], Rates | None] = _no_price
+        self.max_wait = 600.0
+        self.prices: dict[str, Rates] = {}
+        self.unscoped_calls = "warn"
+
+
+def _no_price(model: str) -> None:
+    """Know no model: the core alone has no price list; the package brings one."""
+
+
+settings = Settings()
+_KEEP: Any = object()
+
+
+def configure(
+    *,
+    ledger: MemoryLedger = _KEEP,
+    prices: PriceTable = _KEEP,
+    unscoped_calls: str = _KEEP,
+    max_wait: float = _KEEP,
+    clock: Clock = _KEEP,
+) -> None:
+    """Change what holds for the whole process; what is not given stays.
+
+    Args:
+        ledger: Where runs that were opened implicitly keep their receipts.
+        prices: USD per million tokens for each model; they come before the built-in list.
+        unscoped_calls: ``"warn"``, ``"refuse"`` or ``"pass"`` a call, record or tool outside every scope.
+        max_wait: The longest that a reservation waits, in seconds.
+        clock: Where runs that are opened from now on take the time from.
+
+    Raises:
+        DefinitionError: If a value cannot be right; then nothing changes.
+    """
+    if ledger is not _KEEP and not isinstance(ledger, MemoryLedger):
+        raise DefinitionError(f"ledger must be a MemoryLedger, not {ledger!r}")
+    if unscoped_calls is not _KEEP and unscoped_calls not in _UNSCOPED:
+        raise DefinitionError(f"unscoped_calls must be one of {', '.join(_UNSCOPED)}, not {unscoped_calls!r}")
+    if max_wait is not _KEEP:
+        wanted = f"max_wait must be a finite number of seconds >= 0, not {max_wait!r}"
+        if isinstance(max_wait, bool) or not isinstance(max_wait, int | float):
+            raise DefinitionError(wanted)
+        if not math.isfinite(max_wait) or max_wait < 0:
+            raise DefinitionError(wanted)
+    if clock is not _KEEP and not (hasattr(clock, "monotonic_ns") and hasattr(clock, "time_ns")):
+        raise DefinitionError(f"clock must have monotonic_ns() and time_ns(), and {clock!r} has not")
+    table = _KEEP if prices is _KEEP else parse_prices(prices)
+    given = (
+        ("ledger", ledger), ("prices", table), ("unscoped_calls", unscoped_calls), ("max_wait", max_wait),
+        ("clock", clock),
+    )  # fmt: skip
+    for name, value in given:
+        if value is not _KEEP:
+            setattr(settings, name, value)
+
+
+def meet_unscoped(what: str) -> None:
+    """Treat something that happens outside every scope as the process is configured to.
+
+    Args:
+        what: What happened, such as ``"a tool call"``.
+
+    Raises:
+        PolicyViolationError: If such calls are refused.
+    """
+    if settings.unscoped_calls == "refuse":
+        raise PolicyViolationError(
+            f"{what} outside every run, persona and step was refused (unscoped_calls='refuse'); "
+            "carry the caller's scope there with stepwarden.propagate"
+        )
+    if settings.unscoped_calls == "warn" and any_run_is_open():
+        warnings.warn(
+            f"{what} outside every scope while a run is open: it is not counted anywhere; if it belongs to that run, "
+            "carry the scope there with stepwarden.propagate or stepwarden.install('threading')",
+            UnscopedCallWarning,
+            stacklevel=4,
+        )

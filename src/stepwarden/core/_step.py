@@ -1,0 +1,206 @@
+"""Steps: the decorator, the block and the registration that give a unit of work its contract."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+
+from ._block import Block
+from ._boundary import ErrorBoundary
+from ._budget import Budget
+from ._definition import StepDefinition, parse_name, step_definition
+from ._kinds import StepScope
+from ._plan import Plan
+from ._policy import SideEffectLike
+from ._shells import check_decorated, unwrap, wrap
+from .errors import DefinitionError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+Y = TypeVar("Y")
+S = TypeVar("S")
+F = TypeVar("F")
+F_co = TypeVar("F_co", covariant=True)
+
+
+class StepBlock(Protocol):
+    """Be what `step` returns: a decorator that keeps the type of what it wraps, and a block."""
+
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+    def __enter__(self) -> StepScope: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    async def __aenter__(self) -> StepScope: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class ContinuingStepBlock(Protocol[F_co]):
+    """Be what `step` returns with ``continue``: what it wraps may return the fallback, and its block may swallow."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> Callable[P, Coroutine[Any, Any, T | F_co]]: ...
+    @overload
+    def __call__(self, function: Callable[P, AsyncGenerator[Y, S]], /) -> Callable[P, AsyncGenerator[Y, S]]: ...
+    @overload
+    def __call__(self, function: Callable[P, Generator[Y, S, T]], /) -> Callable[P, Generator[Y, S, T | F_co]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R | F_co]: ...
+    def __enter__(self) -> StepScope: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool: ...
+    async def __aenter__(self) -> StepScope: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool: ...
+
+
+@overload
+def step(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def step(
+    name: str | None = None,
+    *,
+    model: str | None = None,
+    budget: Budget | Mapping[str, Any] | None = None,
+    error_boundary: Literal["continue", ErrorBoundary.CONTINUE],
+    fallback: F,
+    tools: Iterable[str] | None = None,
+    side_effect_level: SideEffectLike | None = None,
+    default_max_output_tokens: int | None = None,
+) -> ContinuingStepBlock[F]: ...
+@overload
+def step(
+    name: str | None = None,
+    *,
+    model: str | None = None,
+    budget: Budget | Mapping[str, Any] | None = None,
+    error_boundary: Literal["continue", ErrorBoundary.CONTINUE],
+    tools: Iterable[str] | None = None,
+    side_effect_level: SideEffectLike | None = None,
+    default_max_output_tokens: int | None = None,
+) -> ContinuingStepBlock[None]: ...
+@overload
+def step(
+    name: str | None = None,
+    *,
+    model: str | None = None,
+    budget: Budget | Mapping[str, Any] | None = None,
+    error_boundary: Literal["fail", "escalate", ErrorBoundary.FAIL, ErrorBoundary.ESCALATE] = "fail",
+    fallback: object = None,
+    tools: Iterable[str] | None = None,
+    side_effect_level: SideEffectLike | None = None,
+    default_max_output_tokens: int | None = None,
+) -> StepBlock: ...
+def step(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    model: str | None = None,
+    budget: Budget | Mapping[str, Any] | None = None,
+    error_boundary: ErrorBoundary | str = ErrorBoundary.FAIL,
+    fallback: Any = None,
+    tools: Iterable[str] | None = None,
+    side_effect_level: SideEffectLike | None = None,
+    default_max_output_tokens: int | None = None,
+) -> Any:
+    """Make a function a step, or open one as a block: ``with step("name") as scope`` or ``async with``.
+
+    Bare or with arguments, on functions, coroutine functions, generators, async generators and methods; below
+    ``@classmethod`` and ``@staticmethod``. Decorating again replaces.
+
+    Args:
+        function: The function, where the decorator is bare; or the name.
+        name: The step's name; by default the function's.
+        model: The default model for calls inside it.
+        budget: Its limits, a `Budget` or a mapping of its fields.
+        error_boundary: ``"fail"``, ``"continue"`` or ``"escalate"`` when its own budget is exhausted.
+        fallback: What ``continue`` returns.
+        tools: Its own tool ceiling; None for none of its own, an empty list for no tools.
+        side_effect_level: Its own side-effect ceiling.
+        default_max_output_tokens: The output assumed for a call that names no limit, in tokens.
+
+    Returns:
+        The decorated function; or a block, which is a decorator too.
+
+    Raises:
+        DefinitionError: If an argument cannot be right, or the function cannot be decorated.
+    """
+    if isinstance(function, str):
+        if name is not None:
+            raise DefinitionError(f"step.name is given twice: {function!r} and {name!r}")
+        name, function = function, None
+    if name is not None:
+        parse_name(name, "step.name")
+
+    def declare(function_name: str) -> StepDefinition:
+        return StepDefinition(
+            name=function_name if name is None else name,
+            function=function_name,
+            model=model,
+            budget=budget,
+            error_boundary=error_boundary,
+            fallback=fallback,
+            tools=tools,
+            side_effect_level=side_effect_level,
+            default_max_output_tokens=default_max_output_tokens,
+        )
+
+    def decorate(target: Any) -> Any:
+        check_decorated(target, "step", name is not None)
+        called: Any = getattr(target, "__name__", name)
+        return wrap(unwrap(target, "step"), Plan(declare(called)))
+
+    if function is not None:
+        return decorate(function)
+    declare("step")  # a wrong argument is reported where it is declared, not when the block is entered
+    return Block[StepScope](declare, decorate, "step", name)
+
+
+def register_step(function: Callable[P, R], definition: StepDefinition) -> Callable[P, R]:
+    """Make a function a step by a definition; the same as decorating it.
+
+    Args:
+        function: The function; one that is a step already gets the new definition in place of the old.
+        definition: What it declares; its *function* becomes that of the function given.
+
+    Returns:
+        The decorated function.
+
+    Raises:
+        DefinitionError: If the function cannot be decorated, or the definition is none.
+    """
+    if not isinstance(definition, StepDefinition):
+        raise DefinitionError(f"definition must be a StepDefinition, not {definition!r}")
+    check_decorated(function, "step", named=True)
+    named = replace(definition, function=getattr(function, "__name__", definition.name))
+    return cast("Callable[P, R]", wrap(unwrap(function, "step"), Plan(named)))
+
+
+def step_from_dict(function: Callable[P, R], mapping: Mapping[str, Any]) -> Callable[P, R]:
+    """Make a function a step by a mapping, strictly.
+
+    Args:
+        function: The function.
+        mapping: The keyword arguments of `step`; the budget may be a mapping of its fields.
+
+    Returns:
+        The decorated function.
+
+    Raises:
+        DefinitionError: If a key is unknown or a value cannot be right, with the name of the field.
+    """
+    declared = step_definition(getattr(function, "__name__", "function"), mapping)
+    check_decorated(function, "step", "name" in mapping)
+    return register_step(function, declared)

@@ -1,0 +1,89 @@
+"""The counters beside a scope's own: what most activations never have, and what is set apart from the spent."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ._budget import Usage
+from ._money import dollars
+from ._receipt import ReceiptError, ToolRecord
+
+_KEPT_RECORDS = 1_000
+
+
+class Extra:
+    """Count what most calls do not have, so that the hot path does not carry it."""
+
+    __slots__ = ("cache_read", "cache_write", "estimated", "reasoning", "unpriced")
+
+    def __init__(
+        self, cache_read: int = 0, cache_write: int = 0, reasoning: int = 0, unpriced: int = 0, estimated: int = 0
+    ) -> None:
+        self.cache_read = cache_read
+        self.cache_write = cache_write
+        self.reasoning = reasoning
+        self.unpriced = unpriced
+        self.estimated = estimated
+
+    def add(self, other: Extra, sign: int = 1) -> None:
+        """Add *other*, or take it away where *sign* is -1."""
+        self.cache_read += sign * other.cache_read
+        self.cache_write += sign * other.cache_write
+        self.reasoning += sign * other.reasoning
+        self.unpriced += sign * other.unpriced
+        self.estimated += sign * other.estimated
+
+
+class Tally:
+    """Count an amount that is set apart from what is spent: uncertain, or late."""
+
+    __slots__ = ("calls", "cost", "input", "output", "tools")
+
+    def __init__(self) -> None:
+        self.input = self.output = self.cost = self.calls = self.tools = 0
+
+    def add(self, input_tokens: int, output_tokens: int, cost: int, calls: int, tools: int = 0) -> None:
+        """Add an amount; negative numbers take away."""
+        self.input += input_tokens
+        self.output += output_tokens
+        self.cost += cost
+        self.calls += calls
+        self.tools += tools
+
+    @property
+    def usage(self) -> Usage:
+        """The amount as users see it."""
+        return Usage(
+            input_tokens=self.input,
+            output_tokens=self.output,
+            cost_usd=dollars(self.cost),
+            calls=self.calls,
+            tool_calls=self.tools,
+        )
+
+
+class Detail:
+    """Hold what only some scopes ever have; made when it is first needed."""
+
+    __slots__ = (
+        "calls", "clamped", "error", "fired", "frozen", "handed_over", "late", "own", "tools", "total", "uncertain",
+        "warnings",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.own = Extra()
+        self.total = Extra()
+        self.uncertain = Tally()
+        self.late = Tally()
+        self.calls: deque[tuple[str | None, int, int, int, str, bool]] = deque(maxlen=_KEPT_RECORDS)
+        self.tools: deque[ToolRecord] = deque(maxlen=_KEPT_RECORDS)
+        self.clamped = 0
+        self.handed_over = 0
+        self.error: ReceiptError | None = None
+        self.fired: set[object] | None = None
+        self.frozen: tuple[Usage, Usage] | None = None
+        self.warnings: list[str] = []
+
+
+NO_EXTRA = Extra()
+NOTHING = Tally()

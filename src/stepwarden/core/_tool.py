@@ -1,0 +1,222 @@
+"""Tools: functions that the policy in force is asked about, and that are counted, before they run."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+from ._accounting import late_owner
+from ._charge import budget_error, charge, exceeded_limit
+from ._definition import parse_name
+from ._firing import bad_answer, call_hook, fire_thresholds, run_sync
+from ._hooks import HookEvent, armed
+from ._leaf import get_leaf, resolve
+from ._policy import SideEffect, SideEffectLike, parse_side_effect
+from ._receipt import ToolRecord
+from ._scope import Scope
+from ._settings import meet_unscoped
+from ._shells import check_decorated
+from .errors import BudgetExceededError, DefinitionError, RunClosedError, ToolDeniedError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """Declare one tool.
+
+    Args:
+        name: What policies call it.
+        function: ``__name__`` of its function.
+        side_effect: What it may do; one that declares nothing counts as the network.
+    """
+
+    name: str
+    function: str
+    side_effect: SideEffect
+
+
+class ToolDecorator(Protocol):
+    """Decorate a function as a tool, keeping its type."""
+
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+@overload
+def tool(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def tool(name: str | None = None, *, side_effect: SideEffectLike = SideEffect.NETWORK) -> ToolDecorator: ...
+def tool(
+    function: Any = None, /, *, name: str | None = None, side_effect: SideEffectLike = SideEffect.NETWORK
+) -> Any:
+    """Make a function a tool: the policy in force is asked, and the call counted, before its body runs.
+
+    Args:
+        function: The function, where the decorator is bare; or the name.
+        name: What policies call it; by default the function's name.
+        side_effect: What it may do, a `SideEffect` or its name in lower case; the network by default.
+
+    Returns:
+        The decorated function. A call raises `ToolDeniedError` where the policy refuses it, and
+        `BudgetExceededError` where it would pass `max_tool_calls` or comes after `max_seconds`.
+
+    Raises:
+        DefinitionError: If an argument cannot be right, or the function cannot be decorated.
+    """
+    if isinstance(function, str):
+        if name is not None:
+            raise DefinitionError(f"tool.name is given twice: {function!r} and {name!r}")
+        name, function = function, None
+    if name is not None:
+        parse_name(name, "tool.name")
+    level = parse_side_effect(side_effect, "tool.side_effect")
+
+    def decorate(target: Any) -> Any:
+        check_decorated(target, "tool", name is not None)
+        if isinstance(getattr(target, "definition", None), ToolDefinition):
+            target = target.__wrapped__
+        called: Any = getattr(target, "__name__", name)
+        return _wrap(target, ToolDefinition(called if name is None else name, called, level))
+
+    return decorate if function is None else decorate(function)
+
+
+def _wrap(function: Callable[..., Any], definition: ToolDefinition) -> Callable[..., Any]:
+    wrapper: Callable[..., Any]
+    if inspect.isasyncgenfunction(function):
+
+        async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            with tool_call(definition.name, definition.side_effect):
+                body = function(*args, **kwargs)
+                advance = body.__anext__
+                while True:
+                    try:
+                        item = await advance()
+                    except StopAsyncIteration:
+                        return
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        await body.aclose()
+                        raise
+                    except BaseException as thrown:
+                        advance = functools.partial(body.athrow, thrown)
+                    else:
+                        advance = functools.partial(body.asend, sent)
+
+    elif inspect.isgeneratorfunction(function):
+
+        def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            with tool_call(definition.name, definition.side_effect):
+                return (yield from function(*args, **kwargs))
+
+    elif inspect.iscoroutinefunction(function):
+
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with tool_call(definition.name, definition.side_effect):
+                return await function(*args, **kwargs)
+
+    else:
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with tool_call(definition.name, definition.side_effect):
+                return function(*args, **kwargs)
+
+    decorated: Any = functools.update_wrapper(wrapper, function)
+    decorated.definition = definition
+    return decorated  # type: ignore[no-any-return]
+
+
+@contextmanager
+def tool_call(name: str, side_effect: SideEffect) -> Iterator[None]:
+    """Admit one tool call, and put its outcome on the receipt; what `tool` and the integrations share.
+
+    Args:
+        name: What policies call the tool.
+        side_effect: What it may do.
+
+    Raises:
+        ToolDeniedError: If the policy in force refuses it; it does not count.
+        BudgetExceededError: If it would pass `max_tool_calls`, or comes after `max_seconds`; it does not count.
+        RunClosedError: If the run around has ended.
+        PolicyViolationError: If there is no scope, and such calls are refused.
+    """
+    scope = resolve(get_leaf())
+    if scope is None:
+        meet_unscoped(f"a call of tool `{name}`")
+        yield
+        return
+    owner = _admit(scope, name, side_effect)
+    try:
+        yield
+    except BaseException as error:
+        owner.make_detail().tools.append(ToolRecord(name, "failed", type(error).__name__))
+        raise
+    owner.make_detail().tools.append(ToolRecord(name, "completed", None))
+
+
+def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
+    if scope.status is not None and scope.run.status is not None:
+        raise RunClosedError(f"run `{scope.run.name}` has ended, and tool `{name}` cannot be called under it")
+    reason = scope.policy.refusal(name, side_effect)
+    if reason is not None:
+        denied = ToolDeniedError(
+            f"{scope.kind} `{scope.name}` denied: {reason}", tool=name, reason=reason, policy=scope.policy
+        )
+        scope.make_detail().tools.append(ToolRecord(name, "denied", reason))
+        _tell_denied(scope, denied)
+        raise denied
+    with scope.tree.lock:
+        owner = scope if scope.status is None else late_owner(scope, 0, 0, 0, 0, 1)
+        # Counted first and checked then: a finaliser between the two cannot let one more through.
+        charge(owner, scope, 0, 0, 0, 0, 1)
+        full = _full(scope)
+        if full is not None:
+            charge(owner, scope, 0, 0, 0, 0, -1)
+            if owner is not scope:
+                owner.make_detail().late.add(0, 0, 0, 0, -1)
+            refused = _refusal(*full)
+            owner.make_detail().tools.append(ToolRecord(name, "refused", str(refused)))
+            raise refused
+    if armed.thresholds:
+        fire_thresholds(scope)
+    return owner
+
+
+def _full(scope: Scope | None) -> tuple[Scope, str] | None:
+    """Return the outermost scope that the call just counted has passed, and its limit, or None."""
+    full: tuple[Scope, str] | None = None
+    while scope is not None:
+        limits = scope.limits
+        if limits is not None and limits.tools is not None and scope.total_tools > limits.tools:
+            full = scope, "max_tool_calls"
+        elif limits is not None and limits.nanoseconds is not None:
+            if scope.spent("max_seconds") > limits.nanoseconds:
+                full = scope, "max_seconds"
+        scope = scope.parent
+    return full
+
+
+def _refusal(scope: Scope, limit: str) -> BudgetExceededError:
+    if limit == "max_seconds":
+        return exceeded_limit(scope, limit, "tool")
+    assert scope.limits is not None
+    message = f"has no room in {limit} ({scope.total_tools} of {scope.limits.tools} spent, 0 held, 1 needed)"
+    return budget_error(scope, limit, message, phase="tool", reason="no_room", requested=1)
+
+
+def _tell_denied(scope: Scope, denied: ToolDeniedError) -> None:
+    step = scope.name if scope.kind == "step" else None
+    for hook in scope.run.hooks.matching("OnToolDenied", scope.persona, step):
+        target = ".".join(part for part in (scope.persona, step) if part is not None) or scope.name
+        event = HookEvent(
+            "OnToolDenied", target, persona=scope.persona, step=step, function=scope.function, kwargs={}, error=denied
+        )
+        answer = run_sync(call_hook(hook, event, scope.parent or scope))
+        if answer is not None:
+            raise bad_answer(hook, answer, "None")

@@ -1,0 +1,106 @@
+"""The tree that all open scopes of one outermost run share: its lock, its clock and its waiting callers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from contextlib import AbstractContextManager
+from itertools import count
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from .errors import ForkedRunError
+
+if TYPE_CHECKING:
+    from ._queue import Waiter
+    from ._scope import Scope
+
+
+class Clock(Protocol):
+    """Tell the time; what `time` offers, or a fake one in tests."""
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds that never run backwards."""
+
+    def time_ns(self) -> int:
+        """Nanoseconds since the Unix epoch."""
+
+
+class Tree:
+    """Be what every scope under one outermost run shares.
+
+    The lock is re-entrant: the garbage collector may run a finaliser, and a signal its handler, in the middle of
+    one of our operations on the same thread. Every operation under it therefore only adds to counters, and checks
+    after it has added, so that a nested one sees and leaves a state that is safe.
+
+    Args:
+        clock: Where the time comes from.
+    """
+
+    __slots__ = ("__weakref__", "anchor_ns", "clock", "looking", "lock", "open", "serials", "tickets", "waiting")
+
+    def __init__(self, clock: Clock) -> None:
+        self.lock: AbstractContextManager[Any] = threading.RLock()
+        self.clock = clock.monotonic_ns
+        self.anchor_ns = clock.time_ns() - clock.monotonic_ns()
+        self.open: set[Scope] = set()
+        self.serials = count(1)
+        self.tickets = count(1)
+        self.waiting: set[Waiter] = set()
+        self.looking: list[Scope] | None = None
+        _trees.add(self)
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process inherited the tree from the one that opened it."""
+        return self.lock is _forked
+
+
+class _ForkedLock:
+    """Refuse every operation on an inherited tree, at no cost to the others."""
+
+    def __enter__(self) -> NoReturn:
+        _refuse()
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+def _refuse() -> NoReturn:
+    raise ForkedRunError(
+        "this run was opened before the process forked, and its budget belongs to the parent process; "
+        "open a new Run in the child"
+    )
+
+
+_trees: weakref.WeakSet[Tree] = weakref.WeakSet()
+_forked = _ForkedLock()
+
+
+def _disown_trees() -> None:
+    for tree in tuple(_trees):
+        tree.lock = _forked
+        tree.clock = _refuse
+
+
+os.register_at_fork(after_in_child=_disown_trees)
+
+
+def any_run_is_open() -> bool:
+    """Tell whether a run is open anywhere in this process."""
+    return any(tree.open and not tree.is_forked for tree in tuple(_trees))
+
+
+def current_flow() -> object:
+    """Return what identifies the current asyncio task, or else the thread; equal while it is the same one."""
+    # Where nobody imported asyncio, no loop runs, and looking must not import it.
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # no loop runs on this thread
+            task = None
+        if task is not None:
+            # Weak: a closed scope may be kept for its receipt long after its task has ended.
+            return weakref.ref(task)
+    return threading.get_ident()
