@@ -1,0 +1,52 @@
+"""Run every benchmark and print the results as Markdown: `python -m benchmarks [--short]`."""
+
+import argparse
+import os
+import platform
+import sys
+
+from benchmarks import hold, importing, parallel, record, step
+from benchmarks._measure import ROUNDS, ROW_HEADINGS, Row, markdown_table, time_against_floor
+from benchmarks.floor import run_floor
+
+REPETITIONS = 20_000
+SHORT_REPETITIONS = 1_000
+
+
+def main() -> int:
+    """Measure and print.
+
+    Returns:
+        The exit status: with `--check`, 1 if a goal is missed; otherwise 0, since times on a machine that does other
+        work at the same time are for a reader to judge.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="fewer repetitions: a look, not a measurement")
+    parser.add_argument("--check", action="store_true", help="exit with status 1 if a goal is missed")
+    options = parser.parse_args()
+    repetitions = SHORT_REPETITIONS if options.short else REPETITIONS
+
+    print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores; ", end="")
+    print(f"medians of {ROUNDS} rounds of {repetitions:,}\n")
+
+    floor = time_against_floor(run_floor, repetitions)
+    times = [
+        Row("the floor, against itself", floor.nanoseconds, floor.ratio),
+        *step.rows(repetitions),
+        *record.rows(repetitions),
+        *hold.rows(repetitions),
+    ]
+    print(markdown_table(ROW_HEADINGS, [row.cells() for row in times]), end="\n\n")
+
+    import_cost = importing.measure()
+    print(markdown_table(importing.HEADINGS, [import_cost.cells()]), end="\n\n")
+
+    cases = parallel.cases()
+    print(markdown_table(parallel.HEADINGS, [case.cells() for case in cases]))
+
+    met = [*(row.is_met for row in times), import_cost.is_met, *(case.is_met for case in cases)]
+    return 1 if options.check and not all(met) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Hold the sizes that the design promises: a small core, and no file too long to read in one go.
+
+A line of code is one that is neither blank, nor only a comment, nor part of a docstring.
+"""
+
+import ast
+import io
+import sys
+import tokenize
+from pathlib import Path
+
+CORE = Path("src/stepwarden/core")
+MAX_CORE_CODE_LINES = 2_200
+MAX_FILE_LINES = 400
+FOLDERS_WITH_SHORT_FILES = ("src", "benchmarks", "tools")
+
+NOT_CODE = {
+    tokenize.COMMENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+    tokenize.INDENT,
+    tokenize.NEWLINE,
+    tokenize.NL,
+}
+
+
+def count_code_lines(source: str) -> int:
+    """Count the lines of code in *source*, the text of one Python module."""
+    code = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type not in NOT_CODE
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    return len(code - _docstring_lines(ast.parse(source)))
+
+
+def _docstring_lines(module: ast.Module) -> set[int]:
+    lines: set[int] = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            match node.body:
+                case [ast.Expr(value=ast.Constant(value=str()), lineno=first, end_lineno=last), *_]:
+                    lines.update(range(first, (last or first) + 1))
+    return lines
+
+
+def main() -> int:
+    """Print what is too large and the size of the core.
+
+    Returns:
+        The exit status: 1 if anything is too large, else 0.
+    """
+    problems = []
+    for folder in FOLDERS_WITH_SHORT_FILES:
+        for path in sorted(Path(folder).rglob("*.py")):
+            length = len(path.read_text(encoding="utf-8").splitlines())
+            if length > MAX_FILE_LINES:
+                problems.append(f"{path} has {length} lines, more than {MAX_FILE_LINES}")
+
+    core = sum(count_code_lines(path.read_text(encoding="utf-8")) for path in CORE.rglob("*.py"))
+    if core > MAX_CORE_CODE_LINES:
+        problems.append(f"{CORE} has {core} lines of code, more than {MAX_CORE_CODE_LINES}")
+
+    print(*problems, f"core: {core} of {MAX_CORE_CODE_LINES} lines of code", sep="\n")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
