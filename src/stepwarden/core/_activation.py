@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._boundary import ErrorBoundary, escalation, own_exhaustion
 from ._firing import Args, Pending, after_step, before_step, observe
 from ._kinds import HookScope, PersonaScope, StepScope
-from ._leaf import leave, resolve, set_leaf
+from ._leaf import get_leaf, leave, resolve, set_leaf
 from ._receipt import ReceiptError, Status
 from ._run import Run, status_of
 from .errors import HookDeniedError, RunClosedError
@@ -99,6 +99,10 @@ def finish(scope: Activation) -> None:
     Raises:
         ScopeOrderError: If scopes inside it were still open.
     """
+    if get_leaf() is scope and scope.outer is not None:
+        set_leaf(scope.outer)
+        scope.close(Status.COMPLETED)
+        return
     stray = leave(scope, Status.COMPLETED)
     if stray is not None:
         raise stray

@@ -10,37 +10,43 @@ from ._tally import Extra
 from .errors import BudgetExceededError
 
 if TYPE_CHECKING:
+    from ._hold import Hold
+    from ._meter import Meter
     from ._scope import Scope
 
 
 def charge(
-    owner: Scope | None,
-    scope: Scope | None,
+    owner: Meter | None,
+    meter: Meter | None,
     input_tokens: int,
     output_tokens: int,
     cost: int,
     calls: int,
     tools: int = 0,
     extra: Extra | None = None,
-) -> Scope | None:
+    hold: Hold | None = None,
+) -> Meter | None:
     """Add a usage to one scope's own numbers and to the total of every scope on a chain; under the tree's lock.
 
     Args:
-        owner: The scope whose `own` it is; None where that was counted before.
-        scope: The innermost scope of the chain.
+        owner: The meter whose `own` it is; None where that was counted before.
+        meter: The innermost of the chain.
         input_tokens: Tokens to add; all amounts may be negative, to correct what was charged before.
         output_tokens: Tokens to add.
         cost: Picodollars to add.
         calls: Model calls to add.
         tools: Tool calls to add.
         extra: What most calls do not have, or None.
+        hold: The hold that this replaces, which is no longer set aside then; or None.
 
     Returns:
-        The outermost scope with a limit that is now passed, or None.
+        The meter of the outermost scope with a limit that is now passed, or None.
     """
-    passed: Scope | None = None
+    passed: Meter | None = None
+    if hold is not None:
+        hold.state = "closed"
     if owner is not None:
-        detail = None if extra is None else owner.make_detail()
+        detail = None if extra is None else owner.scope.make_detail()
         owner.own_input += input_tokens
         owner.own_output += output_tokens
         owner.own_cost += cost
@@ -49,11 +55,11 @@ def charge(
         if detail is not None and extra is not None:
             detail.own.add(extra)
     try:
-        while scope is not None:
-            here = scope
-            if here.status is not None and here.kind != "run":
-                here.freeze()
-            detail = None if extra is None else here.make_detail()
+        while meter is not None:
+            here = meter
+            if here.is_late:
+                here.scope.freeze()
+            detail = None if extra is None else here.scope.make_detail()
             # Nothing is called from here to where the next scope is taken, so that no signal handler and no
             # finaliser can come between: a scope has been counted exactly when it is no longer the next.
             here.total_input += input_tokens
@@ -61,7 +67,12 @@ def charge(
             here.total_cost += cost
             here.total_calls += calls
             here.total_tools += tools
-            scope = here.parent
+            if hold is not None:
+                here.aside_input -= hold.input_tokens
+                here.aside_output -= hold.output_tokens
+                here.aside_cost -= hold.cost
+                here.aside_calls -= 1
+            meter = here.parent
             if detail is not None and extra is not None:
                 detail.total.add(extra)
             limits = here.limits
@@ -73,42 +84,40 @@ def charge(
                 passed = here
     except BaseException:
         # A signal handler raised between two scopes: the rest of the chain must not miss the usage.
-        charge(None, scope, input_tokens, output_tokens, cost, calls, tools, extra)
+        charge(None, meter, input_tokens, output_tokens, cost, calls, tools, extra, hold)
         raise
     return passed
 
 
-def _passes_rare(scope: Scope, limits: Limits) -> bool:
+def _passes_rare(meter: Meter, limits: Limits) -> bool:
     return (
-        (limits.input is not None and scope.total_input > limits.input)
-        or (limits.output is not None and scope.total_output > limits.output)
-        or (limits.calls is not None and scope.total_calls > limits.calls)
-        or (limits.tools is not None and scope.total_tools > limits.tools)
-        or (limits.nanoseconds is not None and scope.tree.clock() - scope.opened_ns > limits.nanoseconds)
+        (limits.input is not None and meter.total_input > limits.input)
+        or (limits.output is not None and meter.total_output > limits.output)
+        or (limits.calls is not None and meter.total_calls > limits.calls)
+        or (limits.tools is not None and meter.total_tools > limits.tools)
+        or (limits.nanoseconds is not None and meter.scope.spent("max_seconds") > limits.nanoseconds)
     )
 
 
-def passed_scope(scope: Scope | None) -> Scope | None:
-    """Return the outermost scope of a chain with a limit that is passed, or None; counts nothing."""
-    return charge(None, scope, 0, 0, 0, 0)
-
-
-def set_aside(scope: Scope, input_tokens: int, output_tokens: int, cost: int) -> Scope | None:
+def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter | None:
     """Set the worst case of one call aside on every scope of a chain, or on none; under the tree's lock.
+
+    The hold is open from the moment on in which the last scope of the chain has it.
 
     It adds first and checks after, so that a nested operation (a finaliser, a signal handler) between two scopes
     finds at least what is promised: whichever of the two adds last has seen the other.
 
     Args:
-        scope: The innermost scope of the chain.
-        input_tokens: Tokens.
-        output_tokens: Tokens.
-        cost: Picodollars.
+        meter: The innermost of the chain.
+        hold: What is set aside; its input is as it describes.
+        output_tokens: The output that is granted.
+        cost: The cost that is granted, in picodollars.
 
     Returns:
-        None where it was set aside, else the innermost scope that has no room for it now.
+        None where it was set aside, else the meter of the innermost scope that has no room for it now.
     """
-    at: Scope | None = scope
+    at: Meter | None = meter
+    input_tokens = hold.input_tokens
     try:
         while at is not None:
             here = at
@@ -126,36 +135,39 @@ def set_aside(scope: Scope, input_tokens: int, output_tokens: int, cost: int) ->
                 or (limits.usd is not None and here.total_cost + here.aside_cost > limits.usd)
                 or (limits.rare and _lacks_rare(here, limits))
             ):
-                put_back(scope, at, input_tokens, output_tokens, cost)
+                put_back(meter, at, input_tokens, output_tokens, cost)
                 return here
     except BaseException:
-        put_back(scope, at, input_tokens, output_tokens, cost)
+        put_back(meter, at, input_tokens, output_tokens, cost)
         raise
+    hold.output_tokens = output_tokens
+    hold.cost = cost
+    hold.state = "open"
     return None
 
 
-def _lacks_rare(scope: Scope, limits: Limits) -> bool:
+def _lacks_rare(meter: Meter, limits: Limits) -> bool:
     return (
-        (limits.input is not None and scope.total_input + scope.aside_input > limits.input)
-        or (limits.output is not None and scope.total_output + scope.aside_output > limits.output)
-        or (limits.calls is not None and scope.total_calls + scope.aside_calls > limits.calls)
-        or (limits.nanoseconds is not None and scope.tree.clock() - scope.opened_ns > limits.nanoseconds)
+        (limits.input is not None and meter.total_input + meter.aside_input > limits.input)
+        or (limits.output is not None and meter.total_output + meter.aside_output > limits.output)
+        or (limits.calls is not None and meter.total_calls + meter.aside_calls > limits.calls)
+        or (limits.nanoseconds is not None and meter.scope.spent("max_seconds") > limits.nanoseconds)
     )
 
 
 def put_back(
-    scope: Scope | None, end: Scope | None, input_tokens: int, output_tokens: int, cost: int, calls: int = 1
+    meter: Meter | None, end: Meter | None, input_tokens: int, output_tokens: int, cost: int, calls: int = 1
 ) -> None:
-    """Take an amount off what is set aside, on every scope from *scope* up to *end*, which is not included."""
+    """Take an amount off what is set aside, on every meter from *meter* up to *end*, which is not included."""
     try:
-        while scope is not end and scope is not None:
-            scope.aside_input -= input_tokens
-            scope.aside_output -= output_tokens
-            scope.aside_cost -= cost
-            scope.aside_calls -= calls
-            scope = scope.parent
+        while meter is not end and meter is not None:
+            meter.aside_input -= input_tokens
+            meter.aside_output -= output_tokens
+            meter.aside_cost -= cost
+            meter.aside_calls -= calls
+            meter = meter.parent
     except BaseException:
-        put_back(scope, end, input_tokens, output_tokens, cost, calls)
+        put_back(meter, end, input_tokens, output_tokens, cost, calls)
         raise
 
 

@@ -10,6 +10,7 @@ from ._accounting import actual_cost, count, late_owner
 from ._charge import charge, exceeded, put_back
 from ._firing import fire_thresholds
 from ._hooks import armed
+from ._meter import meter_of
 from ._money import Money, dollars, picodollars
 from ._queue import look
 from ._tally import Extra
@@ -45,12 +46,16 @@ class Hold:
 
     __slots__ = (
         "asked_output", "cost", "fixed_cost", "input_charged", "input_tokens", "keeper", "min_output", "model",
-        "output_tokens", "previous", "rates", "scope", "state", "uncertain_cost",
+        "output_tokens", "previous", "rates", "scope", "sibling", "state", "uncertain_cost",
     )  # fmt: skip
 
     scope: Scope | None
     keeper: Scope | None
     previous: Hold | None
+    sibling: Hold | None
+    cost: int
+    input_charged: int
+    uncertain_cost: int
 
     def __init__(
         self,
@@ -69,9 +74,7 @@ class Hold:
         self.fixed_cost = fixed_cost
         self.model = model
         self.rates = rates
-        self.cost = self.input_charged = self.uncertain_cost = 0
         self.state = PENDING
-        self.previous = None
 
     @property
     def cost_usd(self) -> Decimal:
@@ -117,36 +120,10 @@ class Hold:
             BudgetExceededError: If a limit is passed now; the usage stays counted.
             ValueError: If the cost is negative, not finite or no amount.
         """
-        error = self.settle_paid(
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            cost_usd=cost_usd,
-            model=model,
-            cache_read_tokens=cache_read_tokens,
-            cache_write_tokens=cache_write_tokens,
-            reasoning_tokens=reasoning_tokens,
-            estimated=estimated,
-        )
-        if error is not None:
-            raise error
-
-    def settle_paid(
-        self,
-        *,
-        input_tokens: int = 0,
-        output_tokens: int = 0,
-        cost_usd: Money | None = None,
-        model: str | None = None,
-        cache_read_tokens: int = 0,
-        cache_write_tokens: int = 0,
-        reasoning_tokens: int = 0,
-        estimated: bool = False,
-    ) -> BudgetExceededError | None:
-        """Settle like `settle`, but return the budget error: a guarded call gives its reply back all the same."""
         scope = self.scope
         if scope is None:
             self._close_unscoped()
-            return None
+            return
         if input_tokens.__class__ is not int or input_tokens < 0:
             input_tokens = count(input_tokens, "input_tokens")
         if output_tokens.__class__ is not int or output_tokens < 0:
@@ -175,36 +152,37 @@ class Hold:
         error = None
         tree = scope.tree
         with tree.lock:
-            state = self.state
-            if state is not OPEN:
-                if state is not UNCERTAIN:
+            held: Hold | None = self
+            calls = 1
+            new_input, new_cost = input_tokens, cost
+            if self.state is not OPEN:
+                if self.state is not UNCERTAIN:
                     raise HoldClosedError("this hold was settled or released before; nothing was counted")
                 extra = self._take_back_uncertain(scope, extra)
-                input_charged, cost_charged, calls = self.input_tokens, self.input_charged, 0
-            else:
-                input_charged, cost_charged, calls = 0, 0, 1
-            self.state = CLOSED
-            owner = scope if scope.status is None else late_owner(
-                scope, input_tokens - input_charged, output_tokens, cost - cost_charged, calls
-            )  # fmt: skip
-            try:
-                passed = charge(
-                    owner, scope, input_tokens - input_charged, output_tokens, cost - cost_charged, calls, 0, extra
-                )
-            finally:
-                if state is OPEN:
-                    self._forget(scope)
-            owner.last_model = model or self.model or owner.last_model
-            owner.make_detail().calls.append(
-                (model or self.model, input_tokens, output_tokens, cost, "settled", self.is_clamped)
+                held, calls = None, 0
+                new_input, new_cost = input_tokens - self.input_tokens, cost - self.input_charged
+                self.state = CLOSED
+            owner = scope if scope.status is None else late_owner(scope, new_input, output_tokens, new_cost, calls)
+            passed = charge(
+                owner.meter or meter_of(owner), scope.meter, new_input, output_tokens, new_cost, calls, 0, extra, held
+            )
+            if self.keeper is not None and self.keeper.holds:
+                self.keeper.holds.discard(self)
+            used = model or self.model
+            if used:
+                owner.last_model = used
+            detail = owner.detail or owner.make_detail()
+            detail.calls.append(
+                (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
             )
             if passed is not None:
-                error = exceeded(passed, "settle")
+                error = exceeded(passed.scope, "settle")
             if tree.waiting:
                 look(scope)
         if armed.thresholds:
             fire_thresholds(scope)
-        return error
+        if error is not None:
+            raise error
 
     def release(self) -> None:
         """Give the hold back whole: the call was certainly never made.
@@ -221,7 +199,8 @@ class Hold:
                 extra = self._take_back_uncertain(scope, None)
                 self.state = CLOSED
                 spent = (-self.input_tokens, 0, -self.input_charged, -1)
-                charge(scope if scope.status is None else late_owner(scope, *spent), scope, *spent, 0, extra)
+                owner = scope if scope.status is None else late_owner(scope, *spent)
+                charge(meter_of(owner), scope.meter, *spent, 0, extra)
                 look(scope)
             elif self.state is OPEN:
                 self.give_back()
@@ -246,14 +225,14 @@ class Hold:
             self.state = UNCERTAIN
             spent = (self.input_tokens, 0, self.input_charged, 1)
             owner = scope if scope.status is None else late_owner(scope, *spent)
-            charge(owner, scope, *spent, 0, Extra(estimated=1))
+            charge(meter_of(owner), scope.meter, *spent, 0, Extra(estimated=1))
             owner.last_model = self.model or owner.last_model
             owner.make_detail().calls.append(
                 (self.model, self.input_tokens, 0, self.input_charged, "uncertain", self.is_clamped)
             )
-            put_back(scope, None, self.input_tokens, 0, self.input_charged)
+            put_back(scope.meter, None, self.input_tokens, 0, self.input_charged)
             self._count_uncertain(scope, 1)
-            self._let_go()
+            self.let_go()
             look(scope)
         if armed.thresholds:
             fire_thresholds(scope)
@@ -278,21 +257,14 @@ class Hold:
             return output_tokens if (self.fixed_cost or 0) <= room else -1
         return self.rates.affordable_output(self.input_tokens, output_tokens, room)
 
-    def open_with(self, output_tokens: int, cost: int) -> None:
-        """Become open with what was granted and set aside."""
-        scope = self.scope
-        assert scope is not None
-        self.output_tokens = output_tokens
-        self.cost = cost
-        self.state = OPEN
-        if output_tokens < self.asked_output:
-            scope.make_detail().clamped += 1
-        if scope.status is not None:
-            self.keeper = scope = scope.nearest_open_around()
+    def register(self, scope: Scope) -> None:
+        """Let the scope know of the hold, before it is open, so that none can be open and unknown."""
         if scope.holds is None:
             scope.holds = {self}
         else:
             scope.holds.add(self)
+        if scope.status is not None:
+            scope.hand_over()
 
     def give_back(self) -> None:
         """Close without charging anything, and let others have the room."""
@@ -302,10 +274,11 @@ class Hold:
         look(self.scope)
 
     def _forget(self, scope: Scope) -> None:
-        put_back(scope, None, self.input_tokens, self.output_tokens, self.cost)
-        self._let_go()
+        put_back(scope.meter, None, self.input_tokens, self.output_tokens, self.cost)
+        self.let_go()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Be no longer known to the scope that keeps it."""
         keeper = self.keeper
         if keeper is not None and keeper.holds is not None:
             keeper.holds.discard(self)
@@ -316,7 +289,7 @@ class Hold:
             scope = scope.parent
 
     def _take_back_uncertain(self, scope: Scope, extra: Extra | None) -> Extra:
-        put_back(scope, None, 0, self.output_tokens, self.uncertain_cost, 0)
+        put_back(scope.meter, None, 0, self.output_tokens, self.uncertain_cost, 0)
         self._count_uncertain(scope, -1)
         replaced = Extra(estimated=-1)
         if extra is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import Protocol
 
 from ._receipt import Receipt
@@ -28,49 +29,53 @@ class MemoryLedger:
         DefinitionError: If *max_receipts* is not an int >= 0.
     """
 
-    __slots__ = ("_drained", "_finished", "_kept", "_lock")
+    __slots__ = ("_dropped", "_finished", "_lock", "_max", "_trim_above")
 
     def __init__(self, max_receipts: int = 10_000) -> None:
         if type(max_receipts) is not int or max_receipts < 0:
             raise DefinitionError(f"max_receipts must be an int >= 0, not {max_receipts!r}")
-        self._finished: deque[Finished] = deque(maxlen=max_receipts)
-        self._kept = 0
-        self._drained = 0
+        self._finished: deque[Finished] = deque()
+        self._max = max_receipts
+        # Dropping needs a lock, so it is done for many at once.
+        self._trim_above = max_receipts + _DROPPED_AT_ONCE
+        self._dropped = 0
         self._lock = threading.RLock()
 
     def keep(self, finished: Finished) -> None:
-        """Keep a closed scope, from which its receipt is made when it is read.
-
-        Args:
-            finished: The scope. The caller holds the lock of the one tree that writes here.
-        """
-        self._kept += 1
+        """Keep a closed scope, from which its receipt is made when it is read."""
         self._finished.append(finished)
-
-    def keep_shared(self, finished: Finished) -> None:
-        """Keep a closed scope where several trees write here."""
-        with self._lock:
-            self.keep(finished)
+        if len(self._finished) > self._trim_above:
+            self._trim()
 
     @property
     def receipts(self) -> tuple[Receipt, ...]:
         """The receipts kept, in completion order."""
+        self._trim()
         return _receipts(self._finished.copy())
 
     @property
     def dropped(self) -> int:
         """How many receipts were dropped to make room."""
-        return self._kept - self._drained - len(self._finished)
+        self._trim()
+        return self._dropped
 
     def drain(self) -> tuple[Receipt, ...]:
         """Return the receipts kept and forget them."""
-        taken: list[Finished] = []
-        while self._finished:
-            taken.append(self._finished.popleft())
-        self._drained += len(taken)
+        with self._lock:
+            self._trim()
+            taken = [self._finished.popleft() for _ in range(len(self._finished))]
         return _receipts(taken)
 
+    def _trim(self) -> None:
+        with self._lock:
+            while len(self._finished) > self._max:
+                self._finished.popleft()
+                self._dropped += 1
 
-def _receipts(finished: deque[Finished] | list[Finished]) -> tuple[Receipt, ...]:
+
+_DROPPED_AT_ONCE = 256
+
+
+def _receipts(finished: Iterable[Finished]) -> tuple[Receipt, ...]:
     made = (scope.receipt for scope in finished)
     return tuple(receipt for receipt in made if receipt is not None)

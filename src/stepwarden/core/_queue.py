@@ -11,9 +11,10 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._charge import budget_error, exceeded_limit, set_aside, show
+from ._meter import meter_of
 from .errors import StepwardenError
 
 if TYPE_CHECKING:
@@ -26,14 +27,17 @@ class Waiter:
 
     Args:
         hold: What it asked for; becomes open when there is room.
-        wake: Called once, under the lock, when it is granted or refused.
     """
 
-    __slots__ = ("error", "hold", "is_over", "limit", "parked", "ticket", "wake")
+    __slots__ = ("error", "gate", "hold", "is_over", "limit", "parked", "ticket", "wake")
 
-    def __init__(self, hold: Hold, wake: Callable[[], object]) -> None:
+    gate: Any
+    """What the caller sleeps on: a lock in a thread, a future in a task."""
+    wake: Callable[[], object]
+    """Called once, under the tree's lock, when it is granted or refused."""
+
+    def __init__(self, hold: Hold) -> None:
         self.hold = hold
-        self.wake = wake
         self.ticket = next(hold.tree.tickets)
         self.error: StepwardenError | None = None
         self.is_over = False
@@ -71,9 +75,12 @@ def admit(hold: Hold, *, never_waits: bool, waiter: Waiter | None = None) -> tup
             if blocked is not None:
                 return blocked
         # A finaliser may have taken the room since it was looked at; then everything is looked at again.
-        if set_aside(leaf, hold.input_tokens, output, cost) is None:
-            hold.open_with(output, cost)
+        hold.register(leaf)
+        if set_aside(meter_of(leaf), hold, output, cost) is None:
+            if output < hold.asked_output:
+                leaf.make_detail().clamped += 1
             return None
+        hold.let_go()
 
 
 def _outermost_first(scope: Scope | None) -> list[Scope]:

@@ -7,6 +7,7 @@ from ._charge import charge, exceeded
 from ._firing import fire_thresholds
 from ._hooks import armed
 from ._leaf import default_model, get_leaf, resolve
+from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import look
 from ._settings import meet_unscoped
@@ -83,13 +84,15 @@ def record_usage(
     tree = scope.tree
     with tree.lock:
         owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
-        passed = charge(owner, scope, input_tokens, output_tokens, cost, 1, 0, extra)
+        meter = scope.meter or meter_of(scope)
+        owned = meter if owner is scope else owner.meter or meter_of(owner)
+        passed = charge(owned, meter, input_tokens, output_tokens, cost, 1, 0, extra)
         if model:
             owner.last_model = model
         detail = owner.detail or owner.make_detail()
         detail.calls.append((model, input_tokens, output_tokens, cost, "recorded", False))
         if passed is not None:
-            error = exceeded(passed, "record")
+            error = exceeded(passed.scope, "record")
         if tree.waiting:
             look(scope)
     if armed.thresholds:

@@ -6,13 +6,14 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._accounting import has_usd_limit, unpriced
 from ._charge import budget_error, set_aside, show
-from ._hold import OPEN, Hold, context_hold, set_hold
+from ._hold import CLOSED, OPEN, PENDING, Hold, context_hold, get_hold, set_hold
 from ._leaf import default_model, get_leaf, resolve
+from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import Waiter, admit, park, withdraw
 from ._settings import meet_unscoped, settings
@@ -24,24 +25,51 @@ if TYPE_CHECKING:
     from ._scope import Scope
 
 
+R = TypeVar("R")
+
+
 class Reservation:
     """Describe the worst case of a call; the hold is taken by ``with``, ``async with``, `acquire` or ``await``.
 
-    Made by `reserve`. It may be used again, also while a hold that it took is open.
+    `reserve` is another name of it. It may be used again, also while a hold that it took is open.
     """
 
-    __slots__ = ("_cost", "_input", "_min_output", "_model", "_output", "_taken", "_timeout", "_wait")
+    __slots__ = ("_cost", "_input", "_last", "_min_output", "_model", "_output", "_timeout", "_wait")
 
     def __init__(
         self,
-        input_tokens: int,
-        output_tokens: int,
-        min_output_tokens: int,
-        cost_usd: Money | None,
-        model: str | None,
-        wait: bool,
-        timeout: float | None,
+        *,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        min_output_tokens: int = 1,
+        cost_usd: Money | None = None,
+        model: str | None = None,
+        wait: bool = True,
+        timeout: float | None = None,
     ) -> None:
+        """Describe the worst case of a call.
+
+        Args:
+            input_tokens: The input that the call will have, at least 0.
+            output_tokens: The most output that it may have; lowered to what can ever fit.
+            min_output_tokens: The least output that is of use; with less room, it is refused.
+            cost_usd: The cost, if it is fixed; None: by the run's prices, with the granted output.
+            model: The model, for its price; None: the default model in force.
+            wait: Whether to wait for other calls' holds; if not, `ReserveTimeoutError` at once.
+            timeout: The longest to wait, in seconds; never longer than `max_seconds` of a scope around or `max_wait`.
+
+        Raises:
+            TypeError: If a number is of another type.
+            ValueError: If a number is negative, or not finite.
+        """
+        if input_tokens.__class__ is not int or input_tokens < 0:
+            input_tokens = _at_least_0("input_tokens", input_tokens)
+        if output_tokens.__class__ is not int or output_tokens < 0:
+            output_tokens = _at_least_0("output_tokens", output_tokens)
+        if min_output_tokens != 1:
+            min_output_tokens = _at_least_0("min_output_tokens", min_output_tokens)
+        if timeout is not None:
+            _check_timeout(timeout)
         self._input = input_tokens
         self._output = output_tokens
         self._min_output = min_output_tokens
@@ -49,7 +77,8 @@ class Reservation:
         self._model = model
         self._wait = wait
         self._timeout = timeout
-        self._taken: list[Hold] = []
+        # The holds of its open blocks, linked from the newest on.
+        self._last: Hold | None = None
 
     def acquire(self) -> Hold:
         """Take the hold, waiting for other calls' holds where it must.
@@ -65,34 +94,45 @@ class Reservation:
             UnpricedModelError: If a USD limit is in force and the model has no price.
             RunClosedError: If the run around has ended.
         """
-        hold = self._describe()
-        if hold.state is OPEN:
-            return hold
-        gate = threading.Lock()
-        gate.acquire()
-        waiter = self._admit(hold, gate.release)
-        if waiter is not None:
-            self._wait_in_thread(waiter, gate)
-        return self._keep(hold)
+        hold = self._obtain()
+        if hold.state is PENDING:
+            self._contend(hold, _arm_thread, self._wait_in_thread)
+            _enter_context(hold)
+        return hold
 
     def __await__(self) -> Generator[Any, None, Hold]:
         """Take the hold like `acquire`, waiting without blocking the event loop."""
-        return self._acquire_async().__await__()
+        return self._acquire_in_task().__await__()
+
+    async def _acquire_in_task(self) -> Hold:
+        hold = self._obtain()
+        if hold.state is PENDING:
+            waiting = self._contend(hold, _arm_task, self._wait_in_task)
+            if waiting is not None:
+                await waiting
+            _enter_context(hold)
+        return hold
 
     def __enter__(self) -> Hold:
         hold = self.acquire()
-        self._taken.append(hold)
+        hold.sibling = self._last
+        self._last = hold
         return hold
 
     async def __aenter__(self) -> Hold:
-        hold = await self
-        self._taken.append(hold)
+        hold = await self._acquire_in_task()
+        hold.sibling = self._last
+        self._last = hold
         return hold
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        hold = self._last
+        if hold is not None and hold.state is CLOSED and hold.sibling is None:
+            self._last = None
+        else:
+            self._leave()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -100,15 +140,24 @@ class Reservation:
         self._leave()
 
     def _leave(self) -> None:
-        hold = context_hold()
-        while hold is not None and hold not in self._taken:
-            hold = hold.previous
-        if hold is None:  # settled; or left in another context than it was taken in
-            still_open = [one for one in self._taken if one.is_open]
-            hold = still_open[0] if len(still_open) == 1 == len(self._taken) else None
-        if hold is not None:
-            hold.leave()
-        self._taken = [one for one in self._taken if one.is_open]
+        taken: list[Hold] = []
+        hold = self._last
+        while hold is not None:
+            taken.append(hold)
+            hold = hold.sibling
+        innermost = context_hold()
+        while innermost is not None and innermost not in taken:
+            innermost = innermost.previous
+        if innermost is None and len(taken) == 1:
+            innermost = taken[0]  # left in another context than it was taken in
+        if innermost is not None:
+            innermost.leave()
+        still_open = None
+        for hold in reversed(taken):
+            if hold.is_open:
+                hold.sibling = still_open
+                still_open = hold
+        self._last = still_open
 
     def _describe(self) -> Hold:
         fixed = None if self._cost is None else picodollars(self._cost, "cost_usd")
@@ -132,37 +181,52 @@ class Reservation:
                 raise unpriced(scope, model)
         return Hold(scope, self._input, self._output, self._min_output, fixed, model, rates)
 
-    def _admit(self, hold: Hold, wake: Any) -> Waiter | None:
-        """Grant the hold, or park a waiter for it; return that waiter, or None where it was granted."""
-        scope = hold.scope
-        assert scope is not None
+    def _obtain(self) -> Hold:
+        """Take the hold if everything fits and nobody waits, which is the common case; else leave it pending."""
+        scope = get_leaf()
+        if self._cost is None or scope is None or scope.status is not None:
+            hold = self._describe()
+            scope = hold.scope
+            if scope is None:
+                return hold
+            cost = hold.cost_of(hold.output_tokens)
+        else:
+            cost = picodollars(self._cost, "cost_usd")
+            hold = Hold(scope, self._input, self._output, self._min_output, cost, self._model, None)
         tree = scope.tree
         with tree.lock:
-            # The common case in one pass: everything fits, and nobody waits.
-            if not tree.waiting:
-                cost = hold.cost_of(hold.output_tokens)
-                if set_aside(scope, hold.input_tokens, hold.output_tokens, cost) is None:
-                    hold.open_with(hold.output_tokens, cost)
-                    return None
+            if tree.waiting:
+                return hold
+            if scope.holds is None or scope.status is not None:
+                hold.register(scope)
+            else:
+                scope.holds.add(hold)
+            if set_aside(scope.meter or meter_of(scope), hold, hold.output_tokens, cost) is not None:
+                hold.let_go()
+                return hold
+        previous = get_hold()
+        hold.previous = previous if previous is None or previous.state is OPEN else context_hold()
+        set_hold(hold)
+        return hold
+
+    def _contend(self, hold: Hold, arm: Callable[[Waiter], None], wait: Callable[[Waiter], R]) -> R | None:
+        """Get the hold among those who want room, waiting for it where that is needed and allowed."""
+        with hold.tree.lock:
             blocked = admit(hold, never_waits=context_hold() is not None)
             if blocked is None:
                 return None
             if not self._wait or (self._timeout is not None and self._timeout <= 0):
                 raise _timed_out(*blocked, 0.0)
-            waiter = Waiter(hold, wake)
+            waiter = Waiter(hold)
+            arm(waiter)
             park(waiter, *blocked)
-            return waiter
+        return wait(waiter)
 
-    def _keep(self, hold: Hold) -> Hold:
-        hold.previous = context_hold()
-        set_hold(hold)
-        return hold
-
-    def _longest_wait(self, scope: Scope) -> tuple[float, Scope | None]:
+    def _longest_wait(self, scope: Scope | None) -> tuple[float, Scope | None]:
         """Return the longest that may be waited, in seconds, and the scope whose `max_seconds` it is, if so."""
         longest = settings.max_wait if self._timeout is None else min(self._timeout, settings.max_wait)
         hurried: Scope | None = None
-        at: Scope | None = scope
+        at = scope
         while at is not None:
             if at.limits is not None and at.limits.nanoseconds is not None:
                 left = max(0.0, (at.limits.nanoseconds - at.spent("max_seconds")) / 1e9)
@@ -171,9 +235,7 @@ class Reservation:
             at = at.parent
         return longest, hurried
 
-    def _wait_in_thread(self, waiter: Waiter, gate: threading.Lock) -> None:
-        scope = waiter.hold.scope
-        assert scope is not None
+    def _wait_in_thread(self, waiter: Waiter) -> None:
         began = time.monotonic()
         try:
             if _runs_event_loop():
@@ -181,46 +243,25 @@ class Reservation:
                     "acquire() would wait for other calls' holds on a thread that runs an event loop, and freeze it; "
                     "use `await reserve(...)` or `async with reserve(...)`, or wait=False"
                 )
-            longest, hurried = self._longest_wait(scope)
-            gate.acquire(timeout=min(longest, threading.TIMEOUT_MAX))
+            longest, hurried = self._longest_wait(waiter.hold.scope)
+            waiter.gate.acquire(timeout=min(longest, threading.TIMEOUT_MAX))
             self._conclude(waiter, hurried, time.monotonic() - began)
         except BaseException:
-            _take_out(waiter)
+            take_out(waiter)
             raise
 
-    async def _acquire_async(self) -> Hold:
-        hold = self._describe()
-        if hold.state is OPEN:
-            return hold
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        woken: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            try:
-                loop.call_soon_threadsafe(_finish, woken)
-            except RuntimeError:  # the loop was closed while this one waited: nobody is there to take the grant
-                if waiter is not None:
-                    _take_out(waiter)
-
-        waiter: Waiter | None = None
-        waiter = self._admit(hold, wake)
-        if waiter is not None:
-            scope = hold.scope
-            assert scope is not None
-            began = time.monotonic()
-            longest, hurried = self._longest_wait(scope)
-            timer = loop.call_later(longest, _finish, woken)
-            try:
-                await woken
-                self._conclude(waiter, hurried, time.monotonic() - began)
-            except BaseException:
-                _take_out(waiter)
-                raise
-            finally:
-                timer.cancel()
-        return self._keep(hold)
+    async def _wait_in_task(self, waiter: Waiter) -> None:
+        began = time.monotonic()
+        longest, hurried = self._longest_wait(waiter.hold.scope)
+        timer = waiter.gate.get_loop().call_later(longest, _finish, waiter.gate)
+        try:
+            await waiter.gate
+            self._conclude(waiter, hurried, time.monotonic() - began)
+        except BaseException:
+            take_out(waiter)
+            raise
+        finally:
+            timer.cancel()
 
     def _conclude(self, waiter: Waiter, hurried: Scope | None, waited: float) -> None:
         """Raise unless the waiter was granted what it asked for."""
@@ -245,12 +286,39 @@ class Reservation:
             raise _timed_out(waiter.parked, waiter.limit, waited)
 
 
-def _finish(future: Any) -> None:
-    if not future.done():
-        future.set_result(None)
+def _enter_context(hold: Hold) -> None:
+    hold.previous = context_hold()
+    set_hold(hold)
 
 
-def _take_out(waiter: Waiter) -> None:
+def _arm_thread(waiter: Waiter) -> None:
+    waiter.gate = gate = threading.Lock()
+    gate.acquire()
+    waiter.wake = gate.release
+
+
+def _arm_task(waiter: Waiter) -> None:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    waiter.gate = woken = loop.create_future()
+
+    def wake() -> None:
+        try:
+            loop.call_soon_threadsafe(_finish, woken)
+        except RuntimeError:  # the loop was closed while this one waited: nobody is there to take the grant
+            take_out(waiter)
+
+    waiter.wake = wake
+
+
+def _finish(woken: Any) -> None:
+    if not woken.done():
+        woken.set_result(None)
+
+
+def take_out(waiter: Waiter) -> None:
+    """Take out a caller that stopped waiting."""
     with waiter.hold.tree.lock:
         withdraw(waiter)
 
@@ -270,45 +338,11 @@ def _runs_event_loop() -> bool:
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
-def reserve(
-    *,
-    input_tokens: int = 0,
-    output_tokens: int = 0,
-    min_output_tokens: int = 1,
-    cost_usd: Money | None = None,
-    model: str | None = None,
-    wait: bool = True,
-    timeout: float | None = None,
-) -> Reservation:
-    """Describe the worst case of a call, to be held on every scope around before the call is made.
-
-    Args:
-        input_tokens: The input that the call will have, at least 0.
-        output_tokens: The most output that it may have; lowered to what can ever fit.
-        min_output_tokens: The least output that is of use; with less room, it is refused.
-        cost_usd: The cost, if it is fixed; None: by the run's prices, with the granted output.
-        model: The model, for its price; None: the default model in force.
-        wait: Whether to wait for other calls' holds; if not, `ReserveTimeoutError` at once.
-        timeout: The longest to wait, in seconds; never longer than `max_seconds` of a scope around or `max_wait`.
-
-    Returns:
-        The reservation: use it as ``with``, ``async with``, ``.acquire()`` or ``await``.
-
-    Raises:
-        TypeError: If a number is of another type.
-        ValueError: If a number is negative, or not finite.
-    """
-    if input_tokens.__class__ is not int or output_tokens.__class__ is not int or input_tokens < 0 or output_tokens < 0:
-        input_tokens = _at_least_0("input_tokens", input_tokens)
-        output_tokens = _at_least_0("output_tokens", output_tokens)
-    if min_output_tokens != 1:
-        min_output_tokens = _at_least_0("min_output_tokens", min_output_tokens)
-    if timeout is not None:
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-            raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
-        if math.isnan(timeout) or timeout < 0:
-            raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
-    return Reservation(input_tokens, output_tokens, min_output_tokens, cost_usd, model, wait, timeout)
+def _check_timeout(timeout: object) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    if math.isnan(timeout) or timeout < 0:
+        raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
 
 
 def _at_least_0(name: str, value: object) -> int:
@@ -318,3 +352,6 @@ def _at_least_0(name: str, value: object) -> int:
     if number < 0:
         raise ValueError(f"{name} must be >= 0, not {value!r}")
     return int(number)
+
+
+reserve = Reservation

@@ -84,7 +84,7 @@ class Run(Scope):
         plan.met = (UNRESTRICTED, None, plan.policy)
         self._place(plan, None)
         # Not entered yet: its numbers can be read, but nothing is open.
-        self.tree.open.discard(self)
+        del self.tree.open[self.serial]
 
     def _place(self, plan: Plan, parent: Scope | None) -> None:
         around = cast("Scope", _Nowhere(self)) if parent is None else parent
@@ -102,7 +102,7 @@ class Run(Scope):
     @property
     def is_open(self) -> bool:
         """Whether it was entered and not left yet."""
-        return self in self.tree.open
+        return self.tree.open.get(self.serial) is self
 
     @property
     def receipts(self) -> tuple[Receipt, ...]:
@@ -121,7 +121,7 @@ class Run(Scope):
     @property
     def open_scopes(self) -> tuple[Scope, ...]:
         """The scopes open under it now, outermost and oldest first."""
-        inside = (scope for scope in tuple(self.tree.open) if scope is not self and self._holds(scope))
+        inside = (scope for scope in tuple(self.tree.open.values()) if scope is not self and self._holds(scope))
         return tuple(sorted(inside, key=attrgetter("serial")))
 
     def rates(self, model: str | None) -> Rates | None:
@@ -194,7 +194,7 @@ class Run(Scope):
         """Open as the run of a persona or step that was called outside every run."""
         self.is_implicit = True
         self._ledger = settings.ledger
-        self.keep = settings.ledger.keep_shared
+        self.keep = settings.ledger.keep
         self._place(self.plan, None)
         self.outer = None
 
@@ -207,6 +207,7 @@ class Run(Scope):
                     scope.close(Status.ABANDONED)
                 for hold in tuple(self.holds or ()):
                     hold.leave()
+                    hold.let_go()
                 with tree.lock:
                     if self.holds or self.open_scopes:
                         continue
@@ -215,7 +216,7 @@ class Run(Scope):
                             end(waiter, RunClosedError(f"run `{self.name}` ended while a call waited in it"))
                     self.closed_ns = tree.clock()
                     self.status = status
-                    tree.open.discard(self)
+                    tree.open.pop(self.serial, None)
         except ForkedRunError:
             return  # the run belongs to the parent process, which ends it
 

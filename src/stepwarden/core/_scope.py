@@ -4,27 +4,77 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ._budget import BUDGET_FIELDS, Budget, Limits, Usage, in_units
-from ._charge import exceeded, passed_scope
+from ._charge import charge, exceeded
+from ._meter import Meter, meter_of
 from ._money import dollars
-from ._node import Node
+from ._policy import Policy
 from ._queue import look
 from ._receipt import CallRecord, Receipt, ReceiptError, Status
-from ._tally import NOTHING, Detail
+from ._tally import NO_EXTRA, NOTHING, Detail, Extra
 from .errors import ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
     from ._hold import Hold
+    from ._kinds import PersonaScope
+    from ._plan import Plan
+    from ._queue import Waiter
+    from ._run import Run
+    from ._tree import Tree
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Scope(Node):
+class Scope:
     """Be one activation of a run, persona or step, open or closed; what users read of it stays readable."""
 
-    __slots__ = ()
+    kind: ClassVar[str]
+    __slots__ = (
+        "_model", "closed_ns", "detail", "flow", "holds", "last_model", "limits", "meter", "opened_ns", "outer", "parent",
+        "persona_scope", "plan", "policy", "queue", "run", "serial", "status", "tree",
+    )  # fmt: skip
+
+    plan: Plan
+    parent: Scope | None
+    outer: Scope | None
+    run: Run
+    tree: Tree
+    persona_scope: PersonaScope | None
+    policy: Policy
+    _model: str | None
+    limits: Limits | None
+    status: Status | None
+    flow: object
+    meter: Meter | None
+    detail: Detail | None
+    queue: list[Waiter] | None
+    holds: set[Hold] | None
+    last_model: str | None
+
+    def __init__(self, plan: Plan, parent: Scope, outer: Scope | None) -> None:
+        self.plan = plan
+        self.parent = parent
+        self.outer = outer
+        self.run = parent.run
+        self.tree = tree = parent.tree
+        self.persona_scope = persona = parent.persona_scope
+        self.limits = plan.limits
+        self._model = plan.model or parent._model
+        stage = None
+        if persona is not None and persona.plan.stages and plan.kind == "step":
+            stage = persona.meet_stage(plan.name)
+        met = plan.met
+        if met[0] is parent.policy and met[1] is stage:
+            self.policy = met[2]
+        else:
+            self.policy = plan.meet(parent.policy, stage)
+        self.status = self.meter = self.detail = self.queue = self.holds = self.last_model = self.flow = None
+        self.closed_ns = 0
+        self.opened_ns = tree.clock()
+        self.serial = serial = next(tree.serials)
+        tree.open[serial] = self
 
     @property
     def id(self) -> str:
@@ -74,12 +124,15 @@ class Scope(Node):
     def held(self) -> Usage:
         """What open calls in and under it hold."""
         with self.tree.lock:
+            meter = self.meter
             uncertain = self.detail.uncertain if self.detail else NOTHING
+            if meter is None:
+                return Usage()
             return Usage(
-                input_tokens=self.aside_input - uncertain.input,
-                output_tokens=self.aside_output - uncertain.output,
-                cost_usd=dollars(self.aside_cost - uncertain.cost),
-                calls=self.aside_calls - uncertain.calls,
+                input_tokens=meter.aside_input - uncertain.input,
+                output_tokens=meter.aside_output - uncertain.output,
+                cost_usd=dollars(meter.aside_cost - uncertain.cost),
+                calls=meter.aside_calls - uncertain.calls,
             )
 
     @property
@@ -174,9 +227,9 @@ class Scope(Node):
             BudgetExceededError: For the outermost scope with a limit that is passed.
         """
         with self.tree.lock:
-            passed = passed_scope(self)
+            passed = charge(None, meter_of(self), 0, 0, 0, 0)
             if passed is not None:
-                raise exceeded(passed, "record")
+                raise exceeded(passed.scope, "record")
 
     def extend(self, budget: Budget) -> None:
         """Raise the limits of this live scope: an explicit act of the host, recorded on the receipt.
@@ -201,7 +254,9 @@ class Scope(Node):
                     raise ValueError(f"{name}={value} is lower than the {current} in force in {self.kind} `{self.name}`")
             if not given:
                 return
-            self.limits = Limits(replace(old, **given))
+            self.limits = limits = Limits(replace(old, **given))
+            if self.meter is not None:
+                self.meter.limits = limits
             changes = ", ".join(f"{name} {getattr(old, name)} -> {value}" for name, value in given.items())
             self.make_detail().warnings.append(f"budget extended: {changes}")
             look(self)
@@ -211,38 +266,80 @@ class Scope(Node):
         stages = None if persona is None or persona is self else persona.plan.stages
         return self.name if stages and self.name in stages else None
 
+    # What the runtime reads and writes.
+
+    def make_detail(self) -> Detail:
+        """Return what only some scopes have, making it where it is missing."""
+        if self.detail is None:
+            self.detail = Detail()
+        return self.detail
+
+    def elapsed_ns(self) -> int:
+        """Nanoseconds since it was opened; once closed, those that it was open."""
+        return (self.closed_ns if self.status is not None else self.tree.clock()) - self.opened_ns
+
+    def spent(self, limit: str) -> int:
+        """Return what is spent of *limit*, late usage included, in internal units."""
+        if limit == "max_seconds":
+            return self.tree.clock() - self.opened_ns
+        return 0 if self.meter is None else self.meter.spent(limit)
+
+    def aside(self, limit: str) -> int:
+        """Return what is held and uncertain of *limit*, in internal units."""
+        return 0 if self.meter is None else self.meter.aside(limit)
+
+    def uncertain_of(self, limit: str) -> int:
+        """Return what is uncertain of *limit*, in internal units."""
+        return 0 if self.detail is None else self.detail.uncertain.of(limit)
+
+    def freeze(self) -> None:
+        """Keep `own` and `total` as they are, since usage arrives after the scope has closed."""
+        detail = self.make_detail()
+        if detail.frozen is None:
+            detail.frozen = (self._usage("own"), self._usage("total"))
+
+    def _usage(self, which: str) -> Usage:
+        extra: Extra = getattr(self.detail, which) if self.detail else NO_EXTRA
+        return Usage() if self.meter is None else self.meter.usage(which, extra)
+
     def close(self, status: Status, error: ReceiptError | None = None) -> None:
         """End the activation: hand its open holds to the nearest open scope and keep its receipt; once only.
+
+        No lock is taken. Usage that another thread adds at this moment came just before or just after: what is read
+        later is read under the lock. A hold that another thread opens at this moment is handed over by whoever of the
+        two comes second.
 
         Args:
             status: How it ended.
             error: What ended it, for failed, skipped, escalated and denied.
         """
-        tree = self.tree
         try:
-            with tree.lock:
-                if self.status is not None:
-                    return
-                if error is not None:
-                    self.make_detail().error = error
-                if self.holds:
-                    self._hand_over(self.holds)
-                # A signal handler that raises can come only after a call, so these three stay together:
-                # an activation is either still open, or closed with its receipt kept.
-                self.closed_ns = tree.clock()
-                self.status = status
-                self.run.keep(self)
-                tree.open.discard(self)
+            closed_ns = self.tree.clock()
         except ForkedRunError:
             return  # the activation belongs to the parent process, which leaves its receipt
+        if self.status is None:
+            if error is not None:
+                self.make_detail().error = error
+            # A signal handler that raises can come only after a call, so these two stay before one: an activation is
+            # either still open, or closed with its receipt kept.
+            self.closed_ns = closed_ns
+            self.status = status
+            self.run.keep(self)
+            if self.meter is not None:
+                self.meter.is_late = True
+            self.tree.open.pop(self.serial, None)
+            if self.holds:
+                self.hand_over()
 
-    def _hand_over(self, holds: set[Hold]) -> None:
-        heir = self.nearest_open_around()
-        self.make_detail().handed_over = len(holds)
-        self.holds = None
-        heir.holds = (heir.holds or set()) | holds
-        for hold in holds:
-            hold.keeper = heir
+    def hand_over(self) -> None:
+        """Hand the open holds of this closed scope to the nearest open one."""
+        with self.tree.lock:
+            holds, self.holds = self.holds or set(), None
+            heir = self.nearest_open_around()
+            self.make_detail().handed_over += len(holds)
+            heir.holds = (heir.holds or set()) | holds
+            for hold in holds:
+                hold.keeper = heir
 
     def nearest_open_around(self) -> Scope:
         """Return the nearest open scope around this one; where none is open, its run."""

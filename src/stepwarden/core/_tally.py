@@ -50,6 +50,17 @@ class Tally:
         self.calls += calls
         self.tools += tools
 
+    def of(self, limit: str) -> int:
+        """Return what counts toward *limit*, in internal units."""
+        by_limit = {
+            "max_tokens": self.input + self.output,
+            "max_input_tokens": self.input,
+            "max_output_tokens": self.output,
+            "max_usd": self.cost,
+            "max_calls": self.calls,
+        }
+        return by_limit.get(limit, 0)
+
     @property
     def usage(self) -> Usage:
         """The amount as users see it."""

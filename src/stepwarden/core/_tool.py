@@ -15,6 +15,7 @@ from ._definition import parse_name
 from ._firing import bad_answer, call_hook, fire_thresholds, run_sync
 from ._hooks import HookEvent, armed
 from ._leaf import get_leaf, resolve
+from ._meter import meter_of
 from ._policy import SideEffect, SideEffectLike, parse_side_effect
 from ._receipt import ToolRecord
 from ._scope import Scope
@@ -174,10 +175,10 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
     with scope.tree.lock:
         owner = scope if scope.status is None else late_owner(scope, 0, 0, 0, 0, 1)
         # Counted first and checked then: a finaliser between the two cannot let one more through.
-        charge(owner, scope, 0, 0, 0, 0, 1)
+        charge(meter_of(owner), meter_of(scope), 0, 0, 0, 0, 1)
         full = _full(scope)
         if full is not None:
-            charge(owner, scope, 0, 0, 0, 0, -1)
+            charge(owner.meter, scope.meter, 0, 0, 0, 0, -1)
             if owner is not scope:
                 owner.make_detail().late.add(0, 0, 0, 0, -1)
             refused = _refusal(*full)
@@ -193,7 +194,7 @@ def _full(scope: Scope | None) -> tuple[Scope, str] | None:
     full: tuple[Scope, str] | None = None
     while scope is not None:
         limits = scope.limits
-        if limits is not None and limits.tools is not None and scope.total_tools > limits.tools:
+        if limits is not None and limits.tools is not None and scope.spent("max_tool_calls") > limits.tools:
             full = scope, "max_tool_calls"
         elif limits is not None and limits.nanoseconds is not None:
             if scope.spent("max_seconds") > limits.nanoseconds:
@@ -206,7 +207,7 @@ def _refusal(scope: Scope, limit: str) -> BudgetExceededError:
     if limit == "max_seconds":
         return exceeded_limit(scope, limit, "tool")
     assert scope.limits is not None
-    message = f"has no room in {limit} ({scope.total_tools} of {scope.limits.tools} spent, 0 held, 1 needed)"
+    message = f"has no room in {limit} ({scope.spent(limit)} of {scope.limits.tools} spent, 0 held, 1 needed)"
     return budget_error(scope, limit, message, phase="tool", reason="no_room", requested=1)
 
 

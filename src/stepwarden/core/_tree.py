@@ -44,7 +44,7 @@ class Tree:
         self.lock: AbstractContextManager[Any] = threading.RLock()
         self.clock = clock.monotonic_ns
         self.anchor_ns = clock.time_ns() - clock.monotonic_ns()
-        self.open: set[Scope] = set()
+        self.open: dict[int, Scope] = {}
         self.serials = count(1)
         self.tickets = count(1)
         self.waiting: set[Waiter] = set()

@@ -21,6 +21,9 @@ BUDGET = sw.Budget(max_usd="0.50", max_tokens=20_000)
 MAX_BYTES = 1_500
 """How much of the text is read. A byte is at most one token, and the model reads about 120 tokens a second."""
 
+# Where it lies in a checkout. An installed package has the same text as its long description.
+_README = Path(__file__).parents[3] / "README.md"
+
 
 @dataclass(frozen=True, slots=True)
 class DemoOutcome:
@@ -80,10 +83,10 @@ def _read(path: str | None) -> tuple[str, str]:
             text = Path(path).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"path: {path!r} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
-    elif (readme := Path(__file__).parents[3] / "README.md").is_file():
-        source, text = "README.md", readme.read_text(encoding="utf-8")
+    elif _README.is_file():
+        source, text = _README.name, _README.read_text(encoding="utf-8")
     else:
-        source, text = "the description of the package", str(metadata("stepwarden").get_payload())
+        source, text = "the description of the package", metadata("stepwarden")["Description"] or ""
     if not text.strip():
         raise ValueError(f"path: {source!r} has no text in it; name a file with something to read")
     return source, text

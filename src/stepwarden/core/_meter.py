@@ -1,0 +1,95 @@
+"""What one activation and everything under it spent and set aside: plain integers, laid out for the hot path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._budget import Usage
+from ._money import dollars
+
+if TYPE_CHECKING:
+    from ._budget import Limits
+    from ._scope import Scope
+    from ._tally import Extra
+
+# The counter behind each limit, and the limits that a hold counts toward.
+_COUNTER = {
+    "max_input_tokens": "input",
+    "max_output_tokens": "output",
+    "max_usd": "cost",
+    "max_calls": "calls",
+    "max_tool_calls": "tools",
+}
+_RESERVED = frozenset({"max_tokens", "max_input_tokens", "max_output_tokens", "max_usd", "max_calls"})
+
+
+class Meter:
+    """Count for one scope; made when something is first charged or held in or under it.
+
+    It is one class for runs, personas and steps alike, so that the loops over a chain stay fast. `aside_*` is held
+    and uncertain together, what no further call may have. `total_*` keeps counting after the scope has closed, since
+    whoever outlives it stays under its limits.
+
+    Args:
+        scope: The scope.
+        parent: The meter of the scope around it, or None.
+    """
+
+    __slots__ = (
+        "aside_calls", "aside_cost", "aside_input", "aside_output", "is_late", "limits", "own_calls", "own_cost",
+        "own_input", "own_output", "own_tools", "parent", "scope", "total_calls", "total_cost", "total_input",
+        "total_output", "total_tools",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, parent: Meter | None) -> None:
+        self.scope = scope
+        self.parent = parent
+        self.limits: Limits | None = scope.limits
+        self.is_late = scope.status is not None and scope.kind != "run"
+        self.own_input = self.own_output = self.own_cost = self.own_calls = self.own_tools = 0
+        self.total_input = self.total_output = self.total_cost = self.total_calls = self.total_tools = 0
+        self.aside_input = self.aside_output = self.aside_cost = self.aside_calls = 0
+
+    def spent(self, limit: str) -> int:
+        """Return what is spent of *limit*, late usage included, in internal units."""
+        if limit == "max_tokens":
+            return self.total_input + self.total_output
+        return int(getattr(self, f"total_{_COUNTER[limit]}"))
+
+    def aside(self, limit: str) -> int:
+        """Return what is held and uncertain of *limit*, in internal units."""
+        if limit == "max_tokens":
+            return self.aside_input + self.aside_output
+        return int(getattr(self, f"aside_{_COUNTER[limit]}")) if limit in _RESERVED else 0
+
+    def usage(self, which: str, extra: Extra) -> Usage:
+        """Return ``"own"`` or ``"total"`` as users see it."""
+        return Usage(
+            input_tokens=getattr(self, f"{which}_input"),
+            output_tokens=getattr(self, f"{which}_output"),
+            cache_read_tokens=extra.cache_read,
+            cache_write_tokens=extra.cache_write,
+            reasoning_tokens=extra.reasoning,
+            cost_usd=dollars(getattr(self, f"{which}_cost")),
+            calls=getattr(self, f"{which}_calls"),
+            tool_calls=getattr(self, f"{which}_tools"),
+            unpriced_calls=extra.unpriced,
+            estimated_calls=extra.estimated,
+        )
+
+
+def meter_of(scope: Scope) -> Meter:
+    """Return the meter of a scope, making those of its chain that are missing; under the tree's lock."""
+    missing = []
+    at: Scope | None = scope
+    while at is not None and at.meter is None:
+        missing.append(at)
+        at = at.parent
+    meter = None if at is None else at.meter
+    for one in reversed(missing):
+        # A finaliser may have made it meanwhile; the first one counts.
+        if one.meter is None:
+            one.meter = Meter(one, meter)
+        meter = one.meter
+    assert meter is not None
+    return meter
