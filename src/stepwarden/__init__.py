@@ -37,5 +37,85 @@ from .core.errors import (
     UnscopedCallWarning,
     WouldBlockError,
 )
+from .integrations import guard, install, uninstall
+from .prices import lookup
 
+# Where the core meets its price list; that list loads when the first model is looked up.
+settings.look_up_price = lookup
 hooks = settings.hooks
+
+__all__ = [
+    "Budget",
+    "BudgetExceededError",
+    "BudgetThreshold",
+    "CallRecord",
+    "DefinitionError",
+    "Deny",
+    "ErrorBoundary",
+    "EscalationError",
+    "ForkedRunError",
+    "Hold",
+    "HoldClosedError",
+    "HookDeniedError",
+    "HookEvent",
+    "Hooks",
+    "LedgerError",
+    "ManifestError",
+    "MemoryLedger",
+    "PersonaDefinition",
+    "PersonaScope",
+    "Policy",
+    "PolicyViolationError",
+    "Receipt",
+    "ReceiptError",
+    "ReplaceArgs",
+    "ReplaceOutput",
+    "Reservation",
+    "ReserveTimeoutError",
+    "Run",
+    "RunClosedError",
+    "ScopeOrderError",
+    "SideEffect",
+    "Stage",
+    "Status",
+    "StepDefinition",
+    "StepScope",
+    "StepwardenError",
+    "ToolDefinition",
+    "ToolDeniedError",
+    "ToolRecord",
+    "UnpricedModelError",
+    "UnscopedCallWarning",
+    "Usage",
+    "WouldBlockError",
+    "configure",
+    "current_persona",
+    "current_policy",
+    "current_run",
+    "current_step",
+    "default_model",
+    "definition",
+    "guard",
+    "hooks",
+    "install",
+    "persona",
+    "persona_from_dict",
+    "propagate",
+    "receipts",
+    "record_usage",
+    "register_persona",
+    "register_step",
+    "reserve",
+    "step",
+    "step_from_dict",
+    "tool",
+    "uninstall",
+]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("stepwarden")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

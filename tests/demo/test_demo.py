@@ -1,11 +1,14 @@
 """The demo, run on the real model: every promise that a reader is to see in it is kept, whatever the model says."""
 
+import asyncio
 from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 import stepwarden as sw
+from stepwarden.testing import LocalModel
 
 SMALL_TEXT = "The export crashes.\n\n## Steps\n\nOpen a file, export it. See https://example.org/report.\n"
 
@@ -138,6 +141,37 @@ def test_two_parallel_steps_share_one_budget(receipts):
     assert weigh.total.output_tokens <= weigh.budget.max_output_tokens
 
 
+def test_the_second_of_two_parallel_steps_waits(outcome):
+    """The second of two parallel steps sends its request when the first has its response, not before."""
+    import openai
+
+    from stepwarden.demo import MODEL
+    from stepwarden.demo._persona import weigh
+
+    events = []
+
+    async def note_request(_):
+        events.append("request")
+
+    async def note_response(_):
+        events.append("response")
+
+    async def main(base_url):
+        async with (
+            openai.DefaultAsyncHttpxClient(
+                event_hooks={"request": [note_request], "response": [note_response]}
+            ) as transport,
+            openai.AsyncOpenAI(base_url=base_url, api_key="none", http_client=transport) as client,
+        ):
+            await weigh(sw.guard(client), "Exporting a file crashes.")
+
+    with LocalModel() as model, sw.Run():
+        assert model.model == MODEL
+        asyncio.run(main(model.base_url))
+
+    assert events == ["request", "response", "request", "response"]
+
+
 def test_no_budget_is_passed(outcome):
     """Nothing is over its limit, and nothing is held or uncertain, once the run has ended."""
     run = outcome.run
@@ -164,15 +198,27 @@ def test_the_watcher_gets_the_open_run(outcome, watched):
     assert watched == [(outcome.run, True)]
 
 
-def test_without_a_file_it_reads_the_readme(require_service):
+def test_without_a_file_it_reads_the_readme():
     """Without a path the text is this project's own README."""
-    require_service("the OpenAI SDK", module="openai")
     from stepwarden.demo._main import _read
 
     source, text = _read(None)
 
     assert source == "README.md"
-    assert text.startswith("# stepwarden")
+    assert text == (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def test_without_a_checkout_it_reads_the_long_description(tmp_path, monkeypatch):
+    """Where the package is installed without a checkout, the text is the description in its metadata."""
+    from stepwarden.demo import _main
+
+    installed = tmp_path / "stepwarden-0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.4\nName: stepwarden\nVersion: 0\n\n# A description\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(_main, "_README", tmp_path / "README.md")
+
+    assert _main._read(None) == ("the description of the package", "# A description\n")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from stepwarden.testing._local_model import CountedTokens, LocalModel
+from stepwarden.testing import CountedTokens, LocalModel
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ R = TypeVar("R")
 Activation = StepScope | PersonaScope
 
 
-def scope_class(plan: Plan) -> type[StepScope] | type[PersonaScope]:
+def scope_class(plan: Plan) -> type[StepScope | PersonaScope]:
     """Return the class of the scopes that a plan opens."""
     return StepScope if plan.kind == "step" else PersonaScope
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from ._meter import meter_of
 from ._money import Money, dollars, picodollars
 from ._queue import look
 from ._tally import Extra
-from .errors import BudgetExceededError, HoldClosedError
+from .errors import HoldClosedError
 
 if TYPE_CHECKING:
     from decimal import Decimal

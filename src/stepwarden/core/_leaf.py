@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
+from ._kinds import HookScope, PersonaScope, StepScope
 from ._policy import UNRESTRICTED, Policy
 from ._receipt import ReceiptError, Status
 from ._scope import Scope
-from ._kinds import HookScope, PersonaScope, StepScope
 from ._tree import current_flow
 from .errors import ScopeOrderError
 

@@ -38,7 +38,7 @@ class Tree:
         clock: Where the time comes from.
     """
 
-    __slots__ = ("__weakref__", "anchor_ns", "clock", "looking", "lock", "open", "serials", "tickets", "waiting")
+    __slots__ = ("__weakref__", "anchor_ns", "clock", "lock", "looking", "open", "serials", "tickets", "waiting")
 
     def __init__(self, clock: Clock) -> None:
         self.lock: AbstractContextManager[Any] = threading.RLock()
