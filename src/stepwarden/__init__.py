@@ -15,7 +15,8 @@ from .core._receipt import CallRecord, Receipt, ReceiptError, Status, ToolRecord
 from .core._record import record_usage
 from .core._reserve import Reservation, reserve
 from .core._run import Run, current_run, receipts
-from .core._settings import configure, settings
+from .core._settings import configure
+from .core._settings import settings as _settings
 from .core._step import register_step, step, step_from_dict
 from .core._tool import ToolDefinition, tool
 from .core.errors import (
@@ -38,11 +39,11 @@ from .core.errors import (
     WouldBlockError,
 )
 from .integrations import guard, install, uninstall
-from .prices import lookup
+from .prices import lookup as _lookup
 
 # Where the core meets its price list; that list loads when the first model is looked up.
-settings.look_up_price = lookup
-hooks = settings.hooks
+_settings.look_up_price = _lookup
+hooks = _settings.hooks
 
 __all__ = [
     "Budget",

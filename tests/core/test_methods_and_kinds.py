@@ -22,11 +22,14 @@ def left(run):
 
 def scopes():
     """Return the kinds and names of the open scopes in force here, innermost first."""
-    scope, found = sw.current_step() or sw.current_persona(), []
-    while scope is not None and scope.kind != "run":
-        found.append((scope.kind, scope.name, scope.status))
-        scope = scope.parent
-    return found
+    chains = []
+    for scope in (sw.current_step(), sw.current_persona()):
+        found = []
+        while scope is not None and scope.kind != "run":
+            found.append((scope.kind, scope.name, scope.status))
+            scope = scope.parent
+        chains.append(found)
+    return max(chains, key=len)
 
 
 class Agent:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._boundary import ErrorBoundary, escalation, own_exhaustion
@@ -52,7 +51,7 @@ def enter(
         run.open_implicitly()
         parent = run
     elif parent.status is not None and parent.run.status is not None:
-        raise RunClosedError(f"run `{parent.run.name}` has ended, and {plan.kind} `{plan.name}` cannot be opened under it")
+        raise RunClosedError(f"run `{parent.run.name}` has ended; no {plan.kind} `{plan.name}` opens under it")
     try:
         if parent.run.hooks.registered:
             given: Args = yield from before_step(plan, parent, args, kwargs)
@@ -82,11 +81,11 @@ def conclude(scope: Activation, output: R, args: tuple[Any, ...], kwargs: Mappin
     """
     try:
         output = yield from after_step(scope, output, args, kwargs)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - the boundary decides what leaves
         raised, value = yield from abort(scope, error, args, kwargs)
         if raised is None:
             return value  # type: ignore[no-any-return]
-        raise raised
+        raise raised  # noqa: B904 - its cause is set
     finish(scope)
     if scope.kind == "persona":
         yield from observe("PersonaEnd", scope, args, kwargs, output=output)
@@ -152,15 +151,6 @@ def describe(error: BaseException) -> ReceiptError:
     """Name an error for the receipt."""
     try:
         message = str(error)
-    except Exception as broken:  # an error that cannot be printed must not cost the step its receipt
+    except Exception as broken:  # noqa: BLE001 - an error that cannot be printed must not cost the step its receipt
         message = f"(its message could not be made: {type(broken).__name__})"
     return ReceiptError(type(error).__name__, message)
-
-
-def refuse_coroutine(plan: Plan, result: CoroutineType[Any, Any, Any]) -> TypeError:
-    """Make the error for a sync function that returned a coroutine, which would run outside its scope."""
-    result.close()
-    return TypeError(
-        f"{plan.kind} `{plan.name}` is a sync function that returned a coroutine, which would run after the "
-        f"{plan.kind} has ended; make it `async def` and await inside"
-    )

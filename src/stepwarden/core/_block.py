@@ -52,11 +52,13 @@ class Block(Generic[S]):
 
     def __enter__(self) -> S:
         scope, args, kwargs = run_sync(enter(self._named_plan(), get_leaf(), (), {}))
-        return self._opened(scope, args, kwargs, None)
+        return self._opened(scope, args or kwargs)
 
     async def __aenter__(self) -> S:
         scope, args, kwargs = await run_async(enter(self._named_plan(), get_leaf(), (), {}))
-        return self._opened(scope, args, kwargs, await open_deadline(scope))
+        opened = self._opened(scope, args or kwargs)
+        self._open[scope] = await open_deadline(scope)
+        return opened
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -92,11 +94,15 @@ class Block(Generic[S]):
             raise DefinitionError(f'a {self._kind} block needs a name: `with {self._kind}("name", ...)`')
         return self._plan
 
-    def _opened(self, scope: Any, args: Any, kwargs: Any, deadline: Deadline | None) -> S:
+    def _opened(self, scope: Any, replaced: object) -> S:
         scope.flow = current_flow()
-        self._open[scope] = deadline
-        if args or kwargs:
-            error = TypeError(f"a PreStep hook replaced the arguments of {self._kind} block `{scope.name}`, which has none")
+        for stale in [one for one in tuple(self._open) if one.run.status is not None]:
+            self._open.pop(stale, None)  # abandoned by a run that has ended; nobody leaves it any more
+        self._open[scope] = None
+        if replaced:
+            error = TypeError(
+                f"a PreStep hook replaced the arguments of {self._kind} block `{scope.name}`, which has none"
+            )
             self.__exit__(TypeError, error, None)
             raise error
         return scope  # type: ignore[no-any-return]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
@@ -57,7 +57,7 @@ class Budget:
         put(self, "max_calls", _count("max_calls", max_calls))
         put(self, "max_tool_calls", _count("max_tool_calls", max_tool_calls))
         put(self, "max_usd", None if max_usd is None else exact_usd(max_usd, "budget.max_usd", DefinitionError))
-        put(self, "max_seconds", _seconds(max_seconds))
+        put(self, "max_seconds", None if max_seconds is None else parse_seconds(max_seconds, "budget.max_seconds"))
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Budget:
@@ -86,12 +86,11 @@ def _count(name: str, value: object) -> int | None:
     return value
 
 
-def _seconds(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise DefinitionError(f"budget.max_seconds must be a finite number of seconds >= 0 or None, not {value!r}")
-    return float(value)
+def parse_seconds(value: object, path: str) -> float:
+    """Read a time in seconds; raise a DefinitionError that names *path* for what is none."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max:
+        return float(value)
+    raise DefinitionError(f"{path} must be a finite number of seconds >= 0, not {value!r}")
 
 
 BUDGET_FIELDS = tuple(field.name for field in fields(Budget))
@@ -167,7 +166,7 @@ class Limits:
         self.usd = None if budget.max_usd is None else picodollars(budget.max_usd, "budget.max_usd")
         self.calls = budget.max_calls
         self.tools = budget.max_tool_calls
-        self.nanoseconds = None if budget.max_seconds is None else round(budget.max_seconds * 1e9)
+        self.nanoseconds = None if budget.max_seconds is None else nanoseconds(budget.max_seconds)
         rare = (self.input, self.output, self.calls, self.tools, self.nanoseconds)
         self.rare = any(limit is not None for limit in rare)
 
@@ -191,8 +190,14 @@ class Limits:
         )
 
 
+def nanoseconds(seconds: float) -> int:
+    """Convert seconds to whole nanoseconds, however many they are."""
+    whole = int(seconds)
+    return whole * 1_000_000_000 + round((seconds - whole) * 1e9)
+
+
 def in_units(limit: str, value: int) -> Amount:
     """Convert an internal amount to the unit that users see: USD as Decimal, seconds as float, else int."""
     if limit == "max_usd":
         return dollars(value)
-    return value / 1e9 if limit == "max_seconds" else value
+    return value / 1_000_000_000 if limit == "max_seconds" else value

@@ -175,7 +175,7 @@ def show(limit: str, value: int) -> str:
     """Show an amount of *limit* in the unit that users see."""
     if limit == "max_usd":
         return format_usd(value)
-    return f"{value / 1e9:g}s" if limit == "max_seconds" else str(value)
+    return f"{value / 1_000_000_000:g}s" if limit == "max_seconds" else str(value)
 
 
 def exceeded(scope: Scope, phase: str) -> BudgetExceededError:
@@ -186,9 +186,7 @@ def exceeded(scope: Scope, phase: str) -> BudgetExceededError:
         phase: What met the limit: ``"settle"``, ``"record"``, ``"tool"``, ``"reserve"`` or ``"deadline"``.
     """
     assert scope.limits is not None
-    limit = next(
-        limit for limit, value in scope.limits.items() if value is not None and scope.spent(limit) > value
-    )
+    limit = next(limit for limit, value in scope.limits.items() if value is not None and scope.spent(limit) > value)
     return exceeded_limit(scope, limit, phase)
 
 

@@ -24,7 +24,11 @@ async def open_deadline(scope: Scope) -> Deadline | None:
         return None
     import asyncio
 
-    if asyncio.current_task() is None:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # some other library's loop runs it, and its checks at each call are what there is
+        task = None
+    if task is None:
         return None
     left = (limits.nanoseconds - scope.elapsed_ns()) / 1e9
     deadline: Deadline = asyncio.timeout(left)
@@ -76,7 +80,8 @@ async def within_deadline(scope: Scope, awaitable: Awaitable[R]) -> R:
 
 
 def _deadline_error(scope: Scope) -> BudgetExceededError:
-    assert scope.limits is not None and scope.limits.nanoseconds is not None
+    assert scope.limits is not None
+    assert scope.limits.nanoseconds is not None
     # The loop's timer and our clock may differ by a hair; what is told must not contradict itself.
     consumed = max(scope.spent("max_seconds"), scope.limits.nanoseconds)
     return budget_error(

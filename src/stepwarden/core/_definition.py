@@ -209,7 +209,7 @@ def _parse_stages(stages: object, tools: frozenset[str] | None) -> tuple[Stage, 
             if tools is not None and (Policy(tools) & Policy([tool])).tools != frozenset({tool}):
                 known = ", ".join(sorted(tools)) or "none"
                 raise DefinitionError(
-                    f"stage[{stage.step!r}].allowed_tools has {tool!r}, which the persona's tools do not allow ({known})"
+                    f"stage[{stage.step!r}].allowed_tools has {tool!r}, outside the persona's own tools ({known})"
                 )
         parsed[stage.step] = stage
     return tuple(parsed.values())
@@ -245,7 +245,8 @@ def persona_definition(function: str, mapping: Mapping[str, Any]) -> PersonaDefi
         DefinitionError: If it is no mapping, a key is unknown or a value cannot be right.
     """
     given = _fields("persona", mapping, _PERSONA_KEYS)
-    stages = given.pop("stages", None) or []
+    stages = given.pop("stages", None)
+    stages = [] if stages is None else stages
     if not isinstance(stages, list | tuple):
         raise DefinitionError(f"persona.stages must be a list of mappings, not {stages!r}")
     return PersonaDefinition(

@@ -48,7 +48,7 @@ async def run_async(pending: Pending[R]) -> R:
         while True:
             try:
                 value = await awaitable
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - it goes on inside the machine
                 awaitable = pending.throw(error)
             else:
                 awaitable = pending.send(value)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import re
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,10 +42,8 @@ class BudgetThreshold:
     percent: float
 
     def __post_init__(self) -> None:
-        percent = self.percent
-        if isinstance(percent, bool) or not isinstance(percent, int | float):
-            raise DefinitionError(f"threshold must be a positive finite percentage, not {percent!r}")
-        if not math.isfinite(percent) or percent <= 0:
+        percent: object = self.percent
+        if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 < percent <= sys.float_info.max:
             raise DefinitionError(f"threshold must be a positive finite percentage, not {percent!r}")
 
 

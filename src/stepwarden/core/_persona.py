@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 from ._block import Block
 from ._budget import Budget
 from ._definition import PersonaDefinition, Stage, StepDefinition, parse_name, persona_definition
+from ._kind import check_decorated, undecorated
 from ._kinds import PersonaScope
 from ._plan import Plan
 from ._policy import SideEffectLike
-from ._shells import check_decorated, unwrap, wrap
+from ._shells import wrap
 from .errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def persona(
     side_effect_level: SideEffectLike | None = None,
     stages: Iterable[Stage] = (),
 ) -> Any:
-    """Make a function a persona, or open one as a block: ``with persona("name") as scope`` or ``async with``.
+    """Make a function a persona, or open one as a block.
+
+    A block is ``with persona("name") as scope`` or ``async with``.
 
     Args:
         function: The function, where the decorator is bare; or the name.
@@ -97,9 +100,9 @@ def persona(
         )
 
     def decorate(target: Any) -> Any:
-        check_decorated(target, "persona", name is not None)
+        check_decorated(target, "persona", named=name is not None)
         called: Any = getattr(target, "__name__", name)
-        return wrap(unwrap(target, "persona"), Plan(declare(called)))
+        return wrap(undecorated(target, PersonaDefinition), Plan(declare(called)))
 
     if function is not None:
         return decorate(function)
@@ -124,7 +127,7 @@ def register_persona(function: Callable[P, R], definition: PersonaDefinition) ->
         raise DefinitionError(f"definition must be a PersonaDefinition, not {definition!r}")
     check_decorated(function, "persona", named=True)
     named = replace(definition, function=getattr(function, "__name__", definition.name))
-    return cast("Callable[P, R]", wrap(unwrap(function, "persona"), Plan(named)))
+    return cast("Callable[P, R]", wrap(undecorated(function, PersonaDefinition), Plan(named)))
 
 
 def persona_from_dict(function: Callable[P, R], mapping: Mapping[str, Any]) -> Callable[P, R]:
@@ -142,7 +145,7 @@ def persona_from_dict(function: Callable[P, R], mapping: Mapping[str, Any]) -> C
         DefinitionError: If a key is unknown or a value cannot be right, with the name of the field.
     """
     declared = persona_definition(getattr(function, "__name__", "function"), mapping)
-    check_decorated(function, "persona", "name" in mapping)
+    check_decorated(function, "persona", named="name" in mapping)
     return register_persona(function, declared)
 
 

@@ -20,6 +20,7 @@ class SideEffect(IntEnum):
 
 
 SideEffectLike = SideEffect | str
+_BY_NAME = {level.name.lower(): level for level in SideEffect}
 
 
 def parse_side_effect(value: object, field: str) -> SideEffect:
@@ -34,10 +35,9 @@ def parse_side_effect(value: object, field: str) -> SideEffect:
     """
     if isinstance(value, SideEffect):
         return value
-    if isinstance(value, str) and value == value.lower() and value.upper() in SideEffect.__members__:
-        return SideEffect[value.upper()]
-    names = ", ".join(level.name.lower() for level in SideEffect)
-    raise DefinitionError(f"{field} must be one of {names}, not {value!r}")
+    if isinstance(value, str) and value in _BY_NAME:
+        return _BY_NAME[value]
+    raise DefinitionError(f"{field} must be one of {', '.join(_BY_NAME)}, not {value!r}")
 
 
 def parse_tools(value: object, field: str) -> frozenset[str] | None:
@@ -57,7 +57,7 @@ def parse_tools(value: object, field: str) -> frozenset[str] | None:
     for name in value:
         if not isinstance(name, str):
             raise DefinitionError(f"{field} must be a list of strings, and has {name!r}")
-        if not name or "*" in name[:-1]:
+        if not name.strip() or "*" in name[:-1]:
             raise DefinitionError(f"{field} has {name!r}; a tool is a name or a `prefix*` pattern")
     return _without_redundant(value)
 
@@ -69,9 +69,7 @@ def _without_redundant(tools: Iterable[str]) -> frozenset[str]:
     if not prefixes:
         return names
     return frozenset(
-        name
-        for name in names
-        if not any(name != prefix + "*" and name.startswith(prefix) for prefix in prefixes)
+        name for name in names if not any(name != prefix + "*" and name.startswith(prefix) for prefix in prefixes)
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from ._hold import context_hold, get_hold, set_hold
+from ._kind import Kind, is_decorated, kind_of
 from ._leaf import get_leaf, set_leaf
 
 if TYPE_CHECKING:
@@ -36,18 +37,20 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
     """
     if not callable(function):
         raise TypeError(f"propagate takes a callable, not {function!r}")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    kind = Kind.FUNCTION if is_decorated(function) else kind_of(function)
+    if kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR):
         raise TypeError(
             f"propagate takes no generator function, whose body runs between other people's code, and {function!r} is "
             "one; make it a step (a generator step keeps the scope in which it was called), or propagate its consumer"
         )
     scope, hold = get_leaf(), context_hold()
     wrapper: Callable[..., Any]
-    if inspect.iscoroutinefunction(function):
+    running: Callable[..., Any] = function
+    if inspect.iscoroutinefunction(function) or kind is Kind.COROUTINE:
 
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             with _under(scope, hold):
-                return await function(*args, **kwargs)
+                return await running(*args, **kwargs)
 
     else:
 

@@ -239,7 +239,7 @@ class Reservation:
         began = time.monotonic()
         try:
             if _runs_event_loop():
-                raise WouldBlockError(
+                raise WouldBlockError(  # noqa: TRY301 - it takes the caller out of the queue like any other
                     "acquire() would wait for other calls' holds on a thread that runs an event loop, and freeze it; "
                     "use `await reserve(...)` or `async with reserve(...)`, or wait=False"
                 )

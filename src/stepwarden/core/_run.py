@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from ._budget import Budget
 from ._deadline import Deadline, close_deadline, open_deadline
-from ._definition import StepDefinition, parse_output_default
+from ._definition import StepDefinition, parse_budget, parse_name, parse_output_default
 from ._hooks import Hooks
 from ._leaf import get_leaf, leave, resolve, set_leaf
 from ._memory import MemoryLedger
@@ -50,7 +50,8 @@ class Run(Scope):
 
     kind = "run"
     __slots__ = (
-        "_deadline", "_id", "_ledger", "_own_hooks", "_table", "default_max_output_tokens", "hooks", "is_implicit", "keep",
+        "_deadline", "_id", "_ledger", "_own_hooks", "_table", "default_max_output_tokens", "hooks", "is_implicit",
+        "keep",
     )  # fmt: skip
 
     def __init__(
@@ -78,7 +79,11 @@ class Run(Scope):
         self._deadline: Deadline | None = None
         self._own_hooks = hooks
         self.is_implicit = False
-        plan = Plan(StepDefinition(name="run" if name is None else name, budget=budget))
+        plan = Plan(
+            StepDefinition(
+                name="run" if name is None else parse_name(name, "run.name"), budget=parse_budget(budget, "run.budget")
+            )
+        )
         plan.kind = "run"
         plan.policy = UNRESTRICTED if policy is None else policy
         plan.met = (UNRESTRICTED, None, plan.policy)
@@ -138,7 +143,7 @@ class Run(Scope):
         rates = settings.prices.get(model) or settings.prices.get(bare)
         return settings.look_up_price(model) if rates is None else rates
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         if self.status is not None or self.is_open:
             raise RunClosedError(f"run `{self.name}` was entered before, and a run is entered once; make a new Run")
         current = get_leaf()
@@ -159,7 +164,7 @@ class Run(Scope):
         if stray is not None:
             raise stray from error
 
-    async def __aenter__(self) -> Run:
+    async def __aenter__(self) -> Self:
         self.__enter__()
         self._deadline = await open_deadline(self)
         return self
@@ -198,7 +203,7 @@ class Run(Scope):
         self._place(self.plan, None)
         self.outer = None
 
-    def close(self, status: Status, error: ReceiptError | None = None) -> None:
+    def close(self, status: Status, error: ReceiptError | None = None) -> None:  # noqa: ARG002 - a run has no receipt
         """End the run: abandon what is still open under it, and keep what its open holds may cost as uncertain."""
         tree = self.tree
         try:

@@ -32,8 +32,8 @@ class Scope:
 
     kind: ClassVar[str]
     __slots__ = (
-        "_model", "closed_ns", "detail", "flow", "holds", "last_model", "limits", "meter", "opened_ns", "outer", "parent",
-        "persona_scope", "plan", "policy", "queue", "run", "serial", "status", "tree",
+        "_model", "closed_ns", "detail", "flow", "holds", "last_model", "limits", "meter", "opened_ns", "outer",
+        "parent", "persona_scope", "plan", "policy", "queue", "run", "serial", "status", "tree",
     )  # fmt: skip
 
     plan: Plan
@@ -251,7 +251,7 @@ class Scope:
                 if current is None:
                     raise ValueError(f"{name}={value} would limit {self.kind} `{self.name}`, which has no {name}")
                 if value < current:
-                    raise ValueError(f"{name}={value} is lower than the {current} in force in {self.kind} `{self.name}`")
+                    raise ValueError(f"{name}={value} is lower than {current}, in force in {self.kind} `{self.name}`")
             if not given:
                 return
             self.limits = limits = Limits(replace(old, **given))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ._budget import parse_seconds
 from ._hooks import Hooks
 from ._memory import MemoryLedger
 from ._rates import Rates, rates_from_mapping
@@ -78,17 +78,12 @@ def configure(
         raise DefinitionError(f"ledger must be a MemoryLedger, not {ledger!r}")
     if unscoped_calls is not _KEEP and unscoped_calls not in _UNSCOPED:
         raise DefinitionError(f"unscoped_calls must be one of {', '.join(_UNSCOPED)}, not {unscoped_calls!r}")
-    if max_wait is not _KEEP:
-        wanted = f"max_wait must be a finite number of seconds >= 0, not {max_wait!r}"
-        if isinstance(max_wait, bool) or not isinstance(max_wait, int | float):
-            raise DefinitionError(wanted)
-        if not math.isfinite(max_wait) or max_wait < 0:
-            raise DefinitionError(wanted)
+    wait = _KEEP if max_wait is _KEEP else parse_seconds(max_wait, "max_wait")
     if clock is not _KEEP and not (hasattr(clock, "monotonic_ns") and hasattr(clock, "time_ns")):
         raise DefinitionError(f"clock must have monotonic_ns() and time_ns(), and {clock!r} has not")
     table = _KEEP if prices is _KEEP else parse_prices(prices)
     given = (
-        ("ledger", ledger), ("prices", table), ("unscoped_calls", unscoped_calls), ("max_wait", max_wait),
+        ("ledger", ledger), ("prices", table), ("unscoped_calls", unscoped_calls), ("max_wait", wait),
         ("clock", clock),
     )  # fmt: skip
     for name, value in given:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from ._activation import abort, conclude, enter, finish, refuse_coroutine, scope_class
+from ._activation import abort, conclude, enter, finish, scope_class
 from ._deadline import within_deadline
 from ._firing import run_async, run_sync
-from ._leaf import get_leaf, set_leaf
+from ._kind import Kind, decorated, kind_of, refuse_coroutine
+from ._leaf import get_leaf, leave, set_leaf
+from ._receipt import Status
 from ._tree import current_flow
-from .errors import DefinitionError
 
 if TYPE_CHECKING:
     from ._plan import Plan
@@ -32,54 +32,13 @@ def wrap(function: Function, plan: Plan) -> Function:
     Returns:
         The wrapper, with the function's name, documentation and signature.
     """
-    # A callable object or a partial is what its `__call__` or its function is.
-    called: Any = function
-    while isinstance(called, functools.partial):
-        called = called.func
-    if not inspect.isroutine(called) and not inspect.isclass(called):
-        called = type(called).__call__
-    if inspect.isasyncgenfunction(called):
-        wrapper = _async_generator_shell(function, plan)
-    elif inspect.isgeneratorfunction(called):
-        wrapper = _generator_shell(function, plan)
-    elif inspect.iscoroutinefunction(called):
-        wrapper = _coroutine_shell(function, plan)
-    else:
-        wrapper = _function_shell(function, plan)
-    functools.update_wrapper(wrapper, function)
-    wrapper.plan = plan  # type: ignore[attr-defined]
-    wrapper.definition = plan.definition  # type: ignore[attr-defined]
-    return wrapper
-
-
-def unwrap(function: object, kind: str) -> Any:
-    """Return the function inside a wrapper of the same kind, so that decorating again replaces."""
-    plan = getattr(function, "plan", None)
-    if plan is not None and getattr(plan, "kind", None) == kind:
-        return function.__wrapped__  # type: ignore[attr-defined]
-    return function
-
-
-def check_decorated(function: object, kind: str, named: bool) -> None:
-    """Refuse what cannot be decorated, with what to do instead.
-
-    Args:
-        function: What the decorator was put on.
-        kind: ``"step"``, ``"persona"`` or ``"tool"``.
-        named: Whether a name was given.
-
-    Raises:
-        DefinitionError: If it is a class method or static method object, no callable, or has no name.
-    """
-    if isinstance(function, classmethod | staticmethod):
-        what = type(function).__name__
-        raise DefinitionError(f"@{kind} must stand below @{what}, next to the function: swap the two lines")
-    if isinstance(function, property):
-        raise DefinitionError(f"@{kind} must stand below @property, next to the function: swap the two lines")
-    if inspect.isclass(function) or not callable(function):
-        raise DefinitionError(f"@{kind} goes on a function or method, not on {function!r}")
-    if not named and getattr(function, "__name__", None) is None:
-        raise DefinitionError(f"{function!r} has no __name__: give the {kind} one, as @{kind}(name=...)")
+    shells = {
+        Kind.FUNCTION: _function_shell,
+        Kind.COROUTINE: _coroutine_shell,
+        Kind.GENERATOR: _generator_shell,
+        Kind.ASYNC_GENERATOR: _async_generator_shell,
+    }
+    return decorated(shells[kind_of(function)](function, plan), function, plan.definition)  # type: ignore[no-any-return]
 
 
 def _function_shell(function: Function, plan: Plan) -> Function:
@@ -95,7 +54,7 @@ def _function_shell(function: Function, plan: Plan) -> Function:
         try:
             result = function(*args, **kwargs)
             if result.__class__ is CoroutineType:
-                raise refuse_coroutine(plan, result)
+                raise refuse_coroutine(result, plan.kind, plan.name)  # noqa: TRY301 - it leaves the step like any other
         except BaseException as error:
             raised, fallback = run_sync(abort(scope, error, args, kwargs))
             if raised is None:
@@ -148,13 +107,12 @@ def _generator_shell(function: Function, plan: Plan) -> Function:
     return wrapper
 
 
-def _generate(
-    function: Function, plan: Plan, caller: Scope | None, args: Any, kwargs: Any
-) -> Generator[Any, Any, Any]:
+def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, kwargs: Any) -> Generator[Any, Any, Any]:
     consumer = get_leaf()
     try:
         scope, args, kwargs = run_sync(enter(plan, caller, args, kwargs))
         result: Any = None
+        closes_early = False
         try:
             body = function(*args, **kwargs)
             advance = functools.partial(next, body)
@@ -169,12 +127,9 @@ def _generate(
                 # Whoever resumes or collects it next may be another context, with another leaf to give back.
                 try:
                     sent = yield item
-                except GeneratorExit:
+                except BaseException as thrown:  # noqa: BLE001 - it goes on inside the body
                     consumer = set_inside(inside)
-                    body.close()
-                    raise
-                except BaseException as thrown:
-                    consumer = set_inside(inside)
+                    closes_early = isinstance(thrown, GeneratorExit)
                     advance = functools.partial(body.throw, thrown)
                 else:
                     consumer = set_inside(inside)
@@ -186,6 +141,9 @@ def _generate(
             if raised is error:
                 raise
             raise raised  # noqa: B904 - its cause is set
+        if closes_early:
+            leave(scope, Status.CANCELLED)
+            return result
         return run_sync(conclude(scope, result, args, kwargs))
     finally:
         set_leaf(consumer)
@@ -211,6 +169,7 @@ async def _generate_async(
     consumer = get_leaf()
     try:
         scope, args, kwargs = await run_async(enter(plan, caller, args, kwargs))
+        closes_early = False
         try:
             body = function(*args, **kwargs)
             advance = body.__anext__
@@ -223,12 +182,9 @@ async def _generate_async(
                 set_leaf(consumer)
                 try:
                     sent = yield item
-                except GeneratorExit:
+                except BaseException as thrown:  # noqa: BLE001 - it goes on inside the body
                     consumer = set_inside(inside)
-                    await body.aclose()
-                    raise
-                except BaseException as thrown:
-                    consumer = set_inside(inside)
+                    closes_early = isinstance(thrown, GeneratorExit)
                     advance = functools.partial(body.athrow, thrown)
                 else:
                     consumer = set_inside(inside)
@@ -240,6 +196,9 @@ async def _generate_async(
             if raised is error:
                 raise
             raise raised  # noqa: B904 - its cause is set
-        await run_async(conclude(scope, None, args, kwargs))
+        if closes_early:
+            leave(scope, Status.CANCELLED)
+        else:
+            await run_async(conclude(scope, None, args, kwargs))
     finally:
         set_leaf(consumer)

@@ -10,10 +10,11 @@ from ._block import Block
 from ._boundary import ErrorBoundary
 from ._budget import Budget
 from ._definition import StepDefinition, parse_name, step_definition
+from ._kind import check_decorated, undecorated
 from ._kinds import StepScope
 from ._plan import Plan
 from ._policy import SideEffectLike
-from ._shells import check_decorated, unwrap, wrap
+from ._shells import wrap
 from .errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -115,7 +116,9 @@ def step(
     side_effect_level: SideEffectLike | None = None,
     default_max_output_tokens: int | None = None,
 ) -> Any:
-    """Make a function a step, or open one as a block: ``with step("name") as scope`` or ``async with``.
+    """Make a function a step, or open one as a block.
+
+    A block is ``with step("name") as scope`` or ``async with``.
 
     Bare or with arguments, on functions, coroutine functions, generators, async generators and methods; below
     ``@classmethod`` and ``@staticmethod``. Decorating again replaces.
@@ -158,9 +161,9 @@ def step(
         )
 
     def decorate(target: Any) -> Any:
-        check_decorated(target, "step", name is not None)
+        check_decorated(target, "step", named=name is not None)
         called: Any = getattr(target, "__name__", name)
-        return wrap(unwrap(target, "step"), Plan(declare(called)))
+        return wrap(undecorated(target, StepDefinition), Plan(declare(called)))
 
     if function is not None:
         return decorate(function)
@@ -185,7 +188,7 @@ def register_step(function: Callable[P, R], definition: StepDefinition) -> Calla
         raise DefinitionError(f"definition must be a StepDefinition, not {definition!r}")
     check_decorated(function, "step", named=True)
     named = replace(definition, function=getattr(function, "__name__", definition.name))
-    return cast("Callable[P, R]", wrap(unwrap(function, "step"), Plan(named)))
+    return cast("Callable[P, R]", wrap(undecorated(function, StepDefinition), Plan(named)))
 
 
 def step_from_dict(function: Callable[P, R], mapping: Mapping[str, Any]) -> Callable[P, R]:
@@ -202,5 +205,5 @@ def step_from_dict(function: Callable[P, R], mapping: Mapping[str, Any]) -> Call
         DefinitionError: If a key is unknown or a value cannot be right, with the name of the field.
     """
     declared = step_definition(getattr(function, "__name__", "function"), mapping)
-    check_decorated(function, "step", "name" in mapping)
+    check_decorated(function, "step", named="name" in mapping)
     return register_step(function, declared)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from ._accounting import late_owner
@@ -14,13 +14,13 @@ from ._charge import budget_error, charge, exceeded_limit
 from ._definition import parse_name
 from ._firing import bad_answer, call_hook, fire_thresholds, run_sync
 from ._hooks import HookEvent, armed
+from ._kind import Kind, check_decorated, decorated, kind_of, refuse_coroutine, undecorated
 from ._leaf import get_leaf, resolve
 from ._meter import meter_of
 from ._policy import SideEffect, SideEffectLike, parse_side_effect
 from ._receipt import ToolRecord
 from ._scope import Scope
 from ._settings import meet_unscoped
-from ._shells import check_decorated
 from .errors import BudgetExceededError, DefinitionError, RunClosedError, ToolDeniedError
 
 P = ParamSpec("P")
@@ -52,9 +52,7 @@ class ToolDecorator(Protocol):
 def tool(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
 def tool(name: str | None = None, *, side_effect: SideEffectLike = SideEffect.NETWORK) -> ToolDecorator: ...
-def tool(
-    function: Any = None, /, *, name: str | None = None, side_effect: SideEffectLike = SideEffect.NETWORK
-) -> Any:
+def tool(function: Any = None, /, *, name: str | None = None, side_effect: SideEffectLike = SideEffect.NETWORK) -> Any:
     """Make a function a tool: the policy in force is asked, and the call counted, before its body runs.
 
     Args:
@@ -78,9 +76,8 @@ def tool(
     level = parse_side_effect(side_effect, "tool.side_effect")
 
     def decorate(target: Any) -> Any:
-        check_decorated(target, "tool", name is not None)
-        if isinstance(getattr(target, "definition", None), ToolDefinition):
-            target = target.__wrapped__
+        check_decorated(target, "tool", named=name is not None)
+        target = undecorated(target, ToolDefinition)
         called: Any = getattr(target, "__name__", name)
         return _wrap(target, ToolDefinition(called if name is None else name, called, level))
 
@@ -89,7 +86,8 @@ def tool(
 
 def _wrap(function: Callable[..., Any], definition: ToolDefinition) -> Callable[..., Any]:
     wrapper: Callable[..., Any]
-    if inspect.isasyncgenfunction(function):
+    kind = kind_of(function)
+    if kind is Kind.ASYNC_GENERATOR:
 
         async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             with tool_call(definition.name, definition.side_effect):
@@ -102,21 +100,18 @@ def _wrap(function: Callable[..., Any], definition: ToolDefinition) -> Callable[
                         return
                     try:
                         sent = yield item
-                    except GeneratorExit:
-                        await body.aclose()
-                        raise
-                    except BaseException as thrown:
+                    except BaseException as thrown:  # noqa: BLE001 - it goes on inside the body
                         advance = functools.partial(body.athrow, thrown)
                     else:
                         advance = functools.partial(body.asend, sent)
 
-    elif inspect.isgeneratorfunction(function):
+    elif kind is Kind.GENERATOR:
 
         def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             with tool_call(definition.name, definition.side_effect):
                 return (yield from function(*args, **kwargs))
 
-    elif inspect.iscoroutinefunction(function):
+    elif kind is Kind.COROUTINE:
 
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             with tool_call(definition.name, definition.side_effect):
@@ -126,11 +121,12 @@ def _wrap(function: Callable[..., Any], definition: ToolDefinition) -> Callable[
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             with tool_call(definition.name, definition.side_effect):
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+                if result.__class__ is CoroutineType:
+                    raise refuse_coroutine(result, "tool", definition.name)
+                return result
 
-    decorated: Any = functools.update_wrapper(wrapper, function)
-    decorated.definition = definition
-    return decorated  # type: ignore[no-any-return]
+    return decorated(wrapper, function, definition)  # type: ignore[no-any-return]
 
 
 @contextmanager
@@ -196,9 +192,8 @@ def _full(scope: Scope | None) -> tuple[Scope, str] | None:
         limits = scope.limits
         if limits is not None and limits.tools is not None and scope.spent("max_tool_calls") > limits.tools:
             full = scope, "max_tool_calls"
-        elif limits is not None and limits.nanoseconds is not None:
-            if scope.spent("max_seconds") > limits.nanoseconds:
-                full = scope, "max_seconds"
+        elif limits is not None and limits.nanoseconds is not None and scope.spent("max_seconds") > limits.nanoseconds:
+            full = scope, "max_seconds"
         scope = scope.parent
     return full
 

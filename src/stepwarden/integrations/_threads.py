@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
-from typing import ParamSpec, TypeVar
 
 from stepwarden.core._propagate import propagate
 

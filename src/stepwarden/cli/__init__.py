@@ -1,0 +1,38 @@
+"""The command line, `stepwarden` or `python -m stepwarden`; it needs the extra `stepwarden[cli]`."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments after the program's name; by default those of this process.
+
+    Returns:
+        The exit status: 0 done, 1 the agent failed, 2 wrong usage or input, 3 a `BudgetExceededError` or
+        `EscalationError` left the persona, 4 the ledger failed, 130 interrupted.
+    """
+    try:
+        from ._app import run_app
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in {"cyclopts", "rich"}:
+            raise
+        print('stepwarden: the command line needs its extra: pip install "stepwarden[cli]"', file=sys.stderr)
+        return 2
+    try:
+        status = run_app(sys.argv[1:] if argv is None else list(argv))
+        # A reader that has gone is met here, and not when the interpreter ends.
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("stepwarden: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # What is still buffered would be written once more at the interpreter's end, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status

@@ -1,0 +1,29 @@
+"""What is told on stderr: one clear line for each problem."""
+
+import sys
+
+
+class UsageError(Exception):
+    """Report wrong usage or input, found before any agent ran."""
+
+
+def complain(problem: object) -> None:
+    """Write one line on stderr.
+
+    Args:
+        problem: What to tell; an error tells its message.
+    """
+    line = f"stepwarden: {one_line(problem)}\n"
+    encoding = sys.stderr.encoding or "utf-8"
+    sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def one_line(text: object) -> str:
+    """Put *text* on one line, without what could steer a terminal: it may come from a model."""
+    return " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
+
+
+def describe(error: BaseException) -> str:
+    """Name an error by its class and its message, on one line."""
+    message = one_line(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
