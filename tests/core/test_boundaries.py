@@ -266,21 +266,6 @@ def test_each_activation_of_a_recursive_step_absorbs_only_its_own():
     ]  # fmt: skip
 
 
-def test_a_budget_error_as_a_mere_cause_is_an_ordinary_exception():
-    """An exception raised from the step's budget error is not one, and passes."""
-
-    @sw.step(budget=HUNDRED, error_boundary="continue")
-    def plan():
-        try:
-            exhaust()
-        except sw.BudgetExceededError as error:
-            raise LookupError("told otherwise") from error
-
-    with sw.Run() as run, pytest.raises(LookupError, match="told otherwise"):
-        plan()
-    assert left_by(run).status is sw.Status.FAILED
-
-
 def test_an_error_raised_in_a_helper_thread_is_absorbed_where_it_leaves_the_step():
     """The step's own error, raised under its scope in another thread, is absorbed when it leaves the step."""
 

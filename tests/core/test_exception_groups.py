@@ -249,6 +249,21 @@ def test_every_shape_looks_into_groups(shape):
     assert statuses(run) == {"plan": "skipped"}
 
 
+def test_a_budget_error_as_a_mere_cause_is_an_ordinary_exception():
+    """An exception raised from the step's budget error is not one, and passes."""
+
+    @sw.step(budget=HUNDRED, error_boundary="continue")
+    def plan():
+        try:
+            raise own_error()
+        except sw.BudgetExceededError as error:
+            raise LookupError("told otherwise") from error
+
+    with sw.Run() as run, pytest.raises(LookupError, match="told otherwise"):
+        plan()
+    assert statuses(run) == {"plan": "failed"}
+
+
 TREES = st.recursive(
     st.sampled_from(["own", "own", "own", "caller", "ordinary"]),
     lambda inner: st.lists(inner, min_size=1, max_size=4),

@@ -43,38 +43,39 @@ def charge(
         The meter of the outermost scope with a limit that is now passed, or None.
     """
     passed: Meter | None = None
+    aside_input = aside_output = aside_cost = 0
     if hold is not None:
+        aside_input, aside_output, aside_cost = hold.input_tokens, hold.output_tokens, hold.cost
         hold.state = "closed"
     if owner is not None:
-        detail = None if extra is None else owner.scope.make_detail()
         owner.own_input += input_tokens
         owner.own_output += output_tokens
         owner.own_cost += cost
         owner.own_calls += calls
         owner.own_tools += tools
-        if detail is not None and extra is not None:
-            detail.own.add(extra)
     try:
+        if owner is not None and extra is not None:
+            owner.scope.make_detail().own.add(extra)
         while meter is not None:
             here = meter
             if here.is_late:
                 here.scope.freeze()
-            detail = None if extra is None else here.scope.make_detail()
             # Nothing is called from here to where the next scope is taken, so that no signal handler and no
             # finaliser can come between: a scope has been counted exactly when it is no longer the next.
             here.total_input += input_tokens
             here.total_output += output_tokens
             here.total_cost += cost
             here.total_calls += calls
-            here.total_tools += tools
+            if tools:
+                here.total_tools += tools
             if hold is not None:
-                here.aside_input -= hold.input_tokens
-                here.aside_output -= hold.output_tokens
-                here.aside_cost -= hold.cost
+                here.aside_input -= aside_input
+                here.aside_output -= aside_output
+                here.aside_cost -= aside_cost
                 here.aside_calls -= 1
             meter = here.parent
-            if detail is not None and extra is not None:
-                detail.total.add(extra)
+            if extra is not None:
+                here.scope.make_detail().total.add(extra)
             limits = here.limits
             if limits is not None and (
                 (limits.tokens is not None and here.total_input + here.total_output > limits.tokens)

@@ -93,8 +93,8 @@ class Hold:
     def settle(
         self,
         *,
-        input_tokens: int = 0,
-        output_tokens: int = 0,
+        input_tokens: int,
+        output_tokens: int,
         cost_usd: Money | None = None,
         model: str | None = None,
         cache_read_tokens: int = 0,
@@ -123,10 +123,8 @@ class Hold:
         if scope is None:
             self._close_unscoped()
             return
-        if input_tokens.__class__ is not int or input_tokens < 0:
-            input_tokens = count(input_tokens, "input_tokens")
-        if output_tokens.__class__ is not int or output_tokens < 0:
-            output_tokens = count(output_tokens, "output_tokens")
+        if not (input_tokens.__class__ is output_tokens.__class__ is int and input_tokens >= 0 <= output_tokens):
+            input_tokens, output_tokens = count(input_tokens, "input_tokens"), count(output_tokens, "output_tokens")
         extra = None
         if cost_usd is not None:
             cost = picodollars(cost_usd, "cost_usd")
@@ -151,20 +149,20 @@ class Hold:
         error = None
         tree = scope.tree
         with tree.lock:
-            held: Hold | None = self
-            calls = 1
-            new_input, new_cost = input_tokens, cost
-            if self.state is not OPEN:
-                if self.state is not UNCERTAIN:
-                    raise HoldClosedError("this hold was settled or released before; nothing was counted")
+            state = self.state
+            if state is OPEN:
+                owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
+                meter = owner.meter or meter_of(owner)
+                passed = charge(meter, scope.meter, input_tokens, output_tokens, cost, 1, 0, extra, self)
+            elif state is UNCERTAIN:
+                # What was charged and set aside when the cost was unknown gives way to what it was.
                 extra = self._take_back_uncertain(scope, extra)
-                held, calls = None, 0
-                new_input, new_cost = input_tokens - self.input_tokens, cost - self.input_charged
+                changed = (input_tokens - self.input_tokens, output_tokens, cost - self.input_charged, 0)
+                owner = scope if scope.status is None else late_owner(scope, *changed)
+                passed = charge(meter_of(owner), scope.meter, *changed, 0, extra)
                 self.state = CLOSED
-            owner = scope if scope.status is None else late_owner(scope, new_input, output_tokens, new_cost, calls)
-            passed = charge(
-                owner.meter or meter_of(owner), scope.meter, new_input, output_tokens, new_cost, calls, 0, extra, held
-            )
+            else:
+                raise HoldClosedError("this hold was settled or released before; nothing was counted")
             if self.keeper is not None and self.keeper.holds:
                 self.keeper.holds.discard(self)
             used = model or self.model

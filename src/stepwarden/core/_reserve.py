@@ -31,54 +31,20 @@ R = TypeVar("R")
 class Reservation:
     """Describe the worst case of a call; the hold is taken by ``with``, ``async with``, `acquire` or ``await``.
 
-    `reserve` is another name of it. It may be used again, also while a hold that it took is open.
+    Made by `reserve`. It may be used again, also while a hold that it took is open.
     """
 
     __slots__ = ("_cost", "_input", "_last", "_min_output", "_model", "_output", "_timeout", "_wait")
 
-    def __init__(
-        self,
-        *,
-        input_tokens: int = 0,
-        output_tokens: int = 0,
-        min_output_tokens: int = 1,
-        cost_usd: Money | None = None,
-        model: str | None = None,
-        wait: bool = True,
-        timeout: float | None = None,
-    ) -> None:
-        """Describe the worst case of a call.
-
-        Args:
-            input_tokens: The input that the call will have, at least 0.
-            output_tokens: The most output that it may have; lowered to what can ever fit.
-            min_output_tokens: The least output that is of use; with less room, it is refused.
-            cost_usd: The cost, if it is fixed; None: by the run's prices, with the granted output.
-            model: The model, for its price; None: the default model in force.
-            wait: Whether to wait for other calls' holds; if not, `ReserveTimeoutError` at once.
-            timeout: The longest to wait, in seconds; never longer than `max_seconds` of a scope around or `max_wait`.
-
-        Raises:
-            TypeError: If a number is of another type.
-            ValueError: If a number is negative, or not finite.
-        """
-        if input_tokens.__class__ is not int or input_tokens < 0:
-            input_tokens = _at_least_0("input_tokens", input_tokens)
-        if output_tokens.__class__ is not int or output_tokens < 0:
-            output_tokens = _at_least_0("output_tokens", output_tokens)
-        if min_output_tokens != 1:
-            min_output_tokens = _at_least_0("min_output_tokens", min_output_tokens)
-        if timeout is not None:
-            _check_timeout(timeout)
-        self._input = input_tokens
-        self._output = output_tokens
-        self._min_output = min_output_tokens
-        self._cost = cost_usd
-        self._model = model
-        self._wait = wait
-        self._timeout = timeout
-        # The holds of its open blocks, linked from the newest on.
-        self._last: Hold | None = None
+    _input: int
+    _output: int
+    _min_output: int
+    _cost: Money | None
+    _model: str | None
+    _wait: bool
+    _timeout: float | None
+    # The newest hold of its open blocks; each links to the one before.
+    _last: Hold | None
 
     def acquire(self) -> Hold:
         """Take the hold, waiting for other calls' holds where it must.
@@ -97,8 +63,7 @@ class Reservation:
         hold = self._obtain()
         if hold.state is PENDING:
             self._contend(hold, _arm_thread, self._wait_in_thread)
-            _enter_context(hold)
-        return hold
+        return _in_context(hold)
 
     def __await__(self) -> Generator[Any, None, Hold]:
         """Take the hold like `acquire`, waiting without blocking the event loop."""
@@ -110,14 +75,15 @@ class Reservation:
             waiting = self._contend(hold, _arm_task, self._wait_in_task)
             if waiting is not None:
                 await waiting
-            _enter_context(hold)
-        return hold
+        return _in_context(hold)
 
     def __enter__(self) -> Hold:
-        hold = self.acquire()
+        hold = self._obtain()
+        if hold.state is PENDING:
+            self._contend(hold, _arm_thread, self._wait_in_thread)
         hold.sibling = self._last
         self._last = hold
-        return hold
+        return _in_context(hold)
 
     async def __aenter__(self) -> Hold:
         hold = await self._acquire_in_task()
@@ -195,18 +161,13 @@ class Reservation:
             hold = Hold(scope, self._input, self._output, self._min_output, cost, self._model, None)
         tree = scope.tree
         with tree.lock:
-            if tree.waiting:
-                return hold
-            if scope.holds is None or scope.status is not None:
-                hold.register(scope)
-            else:
-                scope.holds.add(hold)
-            if set_aside(scope.meter or meter_of(scope), hold, hold.output_tokens, cost) is not None:
-                hold.let_go()
-                return hold
-        previous = get_hold()
-        hold.previous = previous if previous is None or previous.state is OPEN else context_hold()
-        set_hold(hold)
+            if not tree.waiting:
+                if scope.holds is None or scope.status is not None:
+                    hold.register(scope)
+                else:
+                    scope.holds.add(hold)
+                if set_aside(scope.meter or meter_of(scope), hold, hold.output_tokens, cost) is not None:
+                    hold.let_go()
         return hold
 
     def _contend(self, hold: Hold, arm: Callable[[Waiter], None], wait: Callable[[Waiter], R]) -> R | None:
@@ -286,9 +247,15 @@ class Reservation:
             raise _timed_out(waiter.parked, waiter.limit, waited)
 
 
-def _enter_context(hold: Hold) -> None:
-    hold.previous = context_hold()
-    set_hold(hold)
+def _in_context(hold: Hold) -> Hold:
+    """Let the context know that it has a hold open."""
+    if hold.scope is not None:
+        previous = get_hold()
+        while previous is not None and previous.state is not OPEN:
+            previous = previous.previous
+        hold.previous = previous
+        set_hold(hold)
+    return hold
 
 
 def _arm_thread(waiter: Waiter) -> None:
@@ -354,4 +321,54 @@ def _at_least_0(name: str, value: object) -> int:
     return int(number)
 
 
-reserve = Reservation
+
+def reserve(
+    *,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    min_output_tokens: int = 1,
+    cost_usd: Money | None = None,
+    model: str | None = None,
+    wait: bool = True,
+    timeout: float | None = None,
+) -> Reservation:
+    """Describe the worst case of a call, to be held on every scope around before the call is made.
+
+    Args:
+        input_tokens: The input that the call will have, at least 0.
+        output_tokens: The most output that it may have; lowered to what can ever fit.
+        min_output_tokens: The least output that is of use; with less room, it is refused.
+        cost_usd: The cost, if it is fixed; None: by the run's prices, with the granted output.
+        model: The model, for its price; None: the default model in force.
+        wait: Whether to wait for other calls' holds; if not, `ReserveTimeoutError` at once.
+        timeout: The longest to wait, in seconds; never longer than `max_seconds` of a scope around or `max_wait`.
+
+    Returns:
+        The reservation: use it as ``with``, ``async with``, ``.acquire()`` or ``await``.
+
+    Raises:
+        TypeError: If a number is of another type.
+        ValueError: If a number is negative, or not finite.
+    """
+    if input_tokens.__class__ is not int or input_tokens < 0:
+        input_tokens = _at_least_0("input_tokens", input_tokens)
+    if output_tokens.__class__ is not int or output_tokens < 0:
+        output_tokens = _at_least_0("output_tokens", output_tokens)
+    if min_output_tokens != 1:
+        min_output_tokens = _at_least_0("min_output_tokens", min_output_tokens)
+    if timeout is not None:
+        _check_timeout(timeout)
+    # Without `__init__`, which costs as much again as all of this.
+    made = _new(Reservation)
+    made._input = input_tokens
+    made._output = output_tokens
+    made._min_output = min_output_tokens
+    made._cost = cost_usd
+    made._model = model
+    made._wait = wait
+    made._timeout = timeout
+    made._last = None
+    return made
+
+
+_new = object.__new__

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from stepwarden.core._hold import Hold
 from stepwarden.core._leaf import get_leaf, resolve
-from stepwarden.core._reserve import Reservation
+from stepwarden.core._reserve import reserve
 from stepwarden.core._scope import Scope
 from stepwarden.core.errors import BudgetExceededError
 
@@ -137,7 +137,7 @@ class Attempt:
         asked = call.output_limit
         self._asked = _default_output(self.scope) if asked is None else asked
         self._input = call.input_tokens()
-        self.reservation = Reservation(
+        self.reservation = reserve(
             input_tokens=self._input,
             output_tokens=self._asked * call.choices,
             min_output_tokens=min(call.min_output, self._asked) * call.choices,
