@@ -217,7 +217,7 @@ def test_a_plain_generator_abandoned_with_a_block_open_is_skipped_once_finalised
             assert (sw.current_policy(), sw.default_model()) == (sw.Policy(), None)
             sw.record_usage(input_tokens=1)
             async with sw.reserve(input_tokens=1) as hold:
-                hold.settle(input_tokens=1)
+                hold.settle(output_tokens=0, input_tokens=1)
             async with sw.step("next") as following:
                 assert following.parent is consumer
             assert (consumer.own.input_tokens, run.own.input_tokens) == (2, 0)

@@ -87,7 +87,7 @@ class Tree:
             for _ in range(2):
                 await asyncio.sleep(0)
                 yield
-            hold.settle(input_tokens=2, cost_usd="0.01")
+            hold.settle(output_tokens=0, input_tokens=2, cost_usd="0.01")
 
     async def _branch(self):
         self.met()
@@ -95,7 +95,7 @@ class Tree:
         async with sw.reserve(input_tokens=600, cost_usd="0.6") as hold:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            hold.settle(input_tokens=10, cost_usd="0.01")
+            hold.settle(output_tokens=0, input_tokens=10, cost_usd="0.01")
 
     async def _look_up(self):
         await asyncio.sleep(0)
@@ -173,7 +173,7 @@ def nested(depth, ids):
         ids.append(block.id)
         with sw.reserve(input_tokens=2, cost_usd="0.2") as hold:
             yield
-            hold.settle(input_tokens=1, cost_usd="0.1")
+            hold.settle(output_tokens=0, input_tokens=1, cost_usd="0.1")
         if depth:
             yield from nested(depth - 1, ids)
     yield
@@ -283,7 +283,7 @@ def test_a_grant_that_meets_a_cancellation_goes_back(release_first):
                 await first
             hold = await asyncio.wait_for(second, 30)
             assert run.held.cost_usd == 1
-            hold.settle(cost_usd=1)
+            hold.settle(input_tokens=0, output_tokens=0, cost_usd=1)
             assert (run.held.cost_usd, run.total.cost_usd) == (Decimal(0), Decimal(1))
 
     asyncio.run(scenario())

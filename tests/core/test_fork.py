@@ -90,12 +90,12 @@ def test_inherited_holds_runs_and_generators_refuse():
         generator = streaming()
         next(generator)
         with sw.reserve(input_tokens=5) as hold:
-            assert in_child(lambda: hold.settle(input_tokens=1)) == "ForkedRunError"
+            assert in_child(lambda: hold.settle(output_tokens=0, input_tokens=1)) == "ForkedRunError"
             assert in_child(hold.release) == "ForkedRunError"
             assert in_child(lambda: run.attach().__enter__()) == "ForkedRunError"
             assert in_child(lambda: next(generator)) == "ForkedRunError"
             assert in_child(lambda: next(streaming())) == "ForkedRunError"
-            hold.settle(input_tokens=2)
+            hold.settle(output_tokens=0, input_tokens=2)
         next(generator)
         assert (run.total.input_tokens, run.held) == (4, sw.Usage())
         generator.close()
@@ -107,7 +107,7 @@ def new_run():
         small()
         LOOK_UP()
         with sw.reserve(input_tokens=2) as hold:
-            hold.settle(input_tokens=2)
+            hold.settle(output_tokens=0, input_tokens=2)
         assert run.held == sw.Usage()
     return [run.parent is None, run.total.input_tokens, [receipt.name for receipt in run.receipts], run.id]
 
@@ -195,7 +195,7 @@ LEAVING = {
     "step": "if os.fork() == 0: sys.exit(3)\n    os.wait()",
     "block": "with sw.step('block'):\n        if os.fork() == 0: sys.exit(3)\n        os.wait()",
     "hold": "with sw.reserve(input_tokens=1) as hold:\n        if os.fork() == 0: sys.exit(3)\n        os.wait()\n"
-    "        hold.settle(input_tokens=1)",
+    "        hold.settle(output_tokens=0, input_tokens=1)",
     "generator": "generator = stream(); next(generator)\n    if os.fork() == 0: sys.exit(3)\n    os.wait()",
 }
 
@@ -230,7 +230,7 @@ def test_the_parent_goes_on_after_the_fork():
     with sw.Run() as run, sw.step("s"):
         with sw.reserve(input_tokens=5) as hold:
             in_child(lambda: None)
-            hold.settle(input_tokens=3)
+            hold.settle(output_tokens=0, input_tokens=3)
         in_child(lambda: None)
         sw.record_usage(input_tokens=1)
     assert (run.total.input_tokens, run.held) == (4, sw.Usage())

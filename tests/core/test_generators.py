@@ -307,7 +307,7 @@ def test_a_hold_may_stay_open_across_a_yield():
     def holding():
         with sw.reserve(input_tokens=5) as hold:
             yield
-            hold.settle(input_tokens=4)
+            hold.settle(output_tokens=0, input_tokens=4)
 
     with sw.Run(budget=sw.Budget(max_tokens=10)) as run:
         generator = holding()

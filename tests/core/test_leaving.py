@@ -115,7 +115,7 @@ def test_abandoned_scopes_hand_over_their_holds():
             hold = sw.reserve(input_tokens=5).acquire()
         assert run.held.input_tokens == 5
         assert [receipt.open_holds for receipt in run.receipts] == [1, 1]
-        hold.settle(input_tokens=4)
+        hold.settle(output_tokens=0, input_tokens=4)
         assert (run.held.input_tokens, run.total.input_tokens) == (0, 4)
 
 

@@ -149,7 +149,7 @@ def test_late_holds_stay_under_the_closed_limits():
         assert hold.output_tokens == around.held.output_tokens == run.held.output_tokens == 10
         with pytest.raises(sw.ReserveTimeoutError):
             late(lambda: sw.reserve(output_tokens=1, wait=False).acquire())
-        hold.settle(output_tokens=10)
+        hold.settle(input_tokens=0, output_tokens=10)
         assert (around.own.output_tokens, run.held.output_tokens) == (10, 0)
     assert run.receipts[-1].late.output_tokens == 10
 
@@ -291,11 +291,11 @@ def test_a_hold_settled_after_its_scope_is_late():
         before = closed.receipt
         assert before.open_holds == 1
         assert (around.held.input_tokens, run.held.cost_usd) == (5, 1)
-        hold.settle(input_tokens=4, cost_usd="0.5")
+        hold.settle(output_tokens=0, input_tokens=4, cost_usd="0.5")
         assert closed.receipt == before
         assert (around.own.input_tokens, around.held, run.held) == (4, sw.Usage(), sw.Usage())
         with pytest.raises(sw.HoldClosedError):
-            hold.settle(input_tokens=4)
+            hold.settle(output_tokens=0, input_tokens=4)
     assert run.receipts[-1].late.input_tokens == 4
 
 

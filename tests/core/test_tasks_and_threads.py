@@ -207,7 +207,7 @@ def test_a_lost_context_is_warned_of():
     def reserve():
         with pytest.warns(sw.UnscopedCallWarning, match="propagate"), sw.reserve(input_tokens=3, cost_usd=1) as hold:
             assert (hold.input_tokens, hold.cost_usd) == (3, 1)
-            hold.settle(input_tokens=1)
+            hold.settle(output_tokens=0, input_tokens=1)
 
     def call():
         with pytest.warns(sw.UnscopedCallWarning, match="propagate"):
@@ -223,9 +223,9 @@ def test_without_an_open_run_nothing_is_lost():
     """Outside every scope, with no run open anywhere, a record and a hold pass without a warning."""
     sw.record_usage(input_tokens=1)
     with sw.reserve(input_tokens=1) as hold:
-        hold.settle(input_tokens=1)
+        hold.settle(output_tokens=0, input_tokens=1)
     with pytest.raises(sw.HoldClosedError):
-        hold.settle(input_tokens=1)
+        hold.settle(output_tokens=0, input_tokens=1)
     with sw.Run():
         pass
     sw.record_usage(input_tokens=1)
@@ -287,7 +287,7 @@ def test_threads_charge_the_shared_scopes_exactly():
             with sw.step("inner"):
                 sw.record_usage(input_tokens=1, cost_usd="0.01")
                 with sw.reserve(input_tokens=2, cost_usd="0.02") as hold:
-                    hold.settle(input_tokens=1, cost_usd="0.01")
+                    hold.settle(output_tokens=0, input_tokens=1, cost_usd="0.01")
 
     with sw.Run() as run, sw.step("around") as around:
         threads = [threading.Thread(target=sw.propagate(work)) for _ in range(8)]

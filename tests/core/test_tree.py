@@ -230,7 +230,7 @@ def down(n):
         return down(n - 1)
     sw.record_usage(input_tokens=1, cost_usd="0.1")
     with sw.reserve(input_tokens=1, cost_usd="0.1") as hold:
-        hold.settle(input_tokens=1, cost_usd="0.1")
+        hold.settle(output_tokens=0, input_tokens=1, cost_usd="0.1")
     if {fails}:
         sw.record_usage(input_tokens=9)
 
@@ -241,7 +241,7 @@ async def down_async(n):
     await asyncio.sleep(0)
     sw.record_usage(input_tokens=1, cost_usd="0.1")
     async with sw.reserve(input_tokens=1, cost_usd="0.1") as hold:
-        hold.settle(input_tokens=1, cost_usd="0.1")
+        hold.settle(output_tokens=0, input_tokens=1, cost_usd="0.1")
     if {fails}:
         sw.record_usage(input_tokens=9)
 

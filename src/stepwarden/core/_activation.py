@@ -27,7 +27,12 @@ def scope_class(plan: Plan) -> type[StepScope | PersonaScope]:
 
 
 def enter(
-    plan: Plan, current: Scope | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    plan: Plan,
+    current: Scope | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    called_before: bool = False,
 ) -> Pending[tuple[Activation, tuple[Any, ...], dict[str, Any]]]:
     """Begin an activation where there is more to do than to open a scope: hooks, an implicit run, a closed leaf.
 
@@ -36,6 +41,7 @@ def enter(
         current: The leaf of the caller's context.
         args: The arguments of the step.
         kwargs: The arguments of the step.
+        called_before: Whether it is a generator, whose parent is the scope that *current* was when it was called.
 
     Returns:
         The open scope, which is the context's leaf now, and the arguments as the hooks left them.
@@ -44,7 +50,7 @@ def enter(
         HookDeniedError: If a hook refused the step; its receipt is left as denied.
         RunClosedError: If the run around has ended.
     """
-    parent = resolve(current)
+    parent = current if called_before and not isinstance(current, HookScope) else resolve(current)
     outer = current if isinstance(current, HookScope) else parent
     if parent is None:
         run = Run()

@@ -12,7 +12,7 @@ from ._hooks import armed
 from ._meter import meter_of
 from ._money import Money, dollars, picodollars
 from ._queue import look
-from ._tally import Extra
+from ._tally import CallEntry, Extra
 from .errors import HoldClosedError
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ set_hold = _open_hold.set
 def context_hold() -> Hold | None:
     """Return the innermost hold that this context, or the one that it was copied from, has open."""
     hold = get_hold()
-    while hold is not None and hold.state is not OPEN:
+    # What was granted outside every scope keeps nobody waiting.
+    while hold is not None and (hold.state is not OPEN or hold.scope is None):
         hold = hold.previous
     return hold
 
@@ -44,17 +45,17 @@ class Hold:
     """
 
     __slots__ = (
-        "asked_output", "cost", "fixed_cost", "input_charged", "input_tokens", "keeper", "min_output", "model",
-        "output_tokens", "previous", "rates", "scope", "sibling", "state", "uncertain_cost",
+        "asked_output", "cost", "fixed_cost", "guessed", "input_charged", "input_tokens", "keeper", "min_output", "model",
+        "output_tokens", "previous", "rates", "scope", "state", "uncertain_cost",
     )  # fmt: skip
 
     scope: Scope | None
     keeper: Scope | None
     previous: Hold | None
-    sibling: Hold | None
     cost: int
     input_charged: int
     uncertain_cost: int
+    guessed: tuple[Scope, CallEntry]
 
     def __init__(
         self,
@@ -224,9 +225,9 @@ class Hold:
             owner = scope if scope.status is None else late_owner(scope, *spent)
             charge(meter_of(owner), scope.meter, *spent, 0, Extra(estimated=1))
             owner.last_model = self.model or owner.last_model
-            owner.make_detail().calls.append(
-                (self.model, self.input_tokens, 0, self.input_charged, "uncertain", self.is_clamped)
-            )
+            record: CallEntry = (self.model, self.input_tokens, 0, self.input_charged, "uncertain", self.is_clamped)
+            owner.make_detail().calls.append(record)
+            self.guessed = owner, record
             put_back(scope.meter, None, self.input_tokens, 0, self.input_charged)
             self._count_uncertain(scope, 1)
             self.let_go()
@@ -282,12 +283,16 @@ class Hold:
 
     def _count_uncertain(self, scope: Scope | None, sign: int) -> None:
         while scope is not None:
+            scope.freeze()
             scope.make_detail().uncertain.add(0, sign * self.output_tokens, sign * self.uncertain_cost, 0)
             scope = scope.parent
 
     def _take_back_uncertain(self, scope: Scope, extra: Extra | None) -> Extra:
         put_back(scope.meter, None, 0, self.output_tokens, self.uncertain_cost, 0)
         self._count_uncertain(scope, -1)
+        owner, record = self.guessed
+        if owner.status is None and owner.detail is not None and record in owner.detail.calls:
+            owner.detail.calls.remove(record)
         replaced = Extra(estimated=-1)
         if extra is not None:
             replaced.add(extra)

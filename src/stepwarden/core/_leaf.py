@@ -53,11 +53,22 @@ def leave(scope: Scope, status: Status, error: ReceiptError | None = None) -> Sc
         set_leaf(scope.outer)
     elif current is not None:
         stray = _abandon_inside(scope, current)
+    if stray is not None and status is Status.COMPLETED:
+        status, error = Status.FAILED, ReceiptError(type(stray).__name__, str(stray))
     scope.close(status, error)
     parent = scope.parent
     if scope.outer is None and parent is not None and parent.run is parent and parent.run.is_implicit:
         parent.close(status)  # it was opened for this activation alone
     return stray
+
+
+def restore(scope: Scope | None, outer: Scope | None) -> None:
+    """Give the context back the leaf *outer*, if its leaf is still *scope* or something inside it."""
+    inner = get_leaf()
+    while inner is not None and inner is not scope:
+        inner = inner.parent
+    if inner is scope:
+        set_leaf(outer)
 
 
 def _abandon_inside(scope: Scope, current: Scope) -> ScopeOrderError | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from ._hold import context_hold, get_hold, set_hold
 from ._kind import Kind, is_decorated, kind_of
-from ._leaf import get_leaf, set_leaf
+from ._leaf import get_leaf, restore, set_leaf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,5 +70,6 @@ def _under(scope: Scope | None, hold: Hold | None) -> Iterator[None]:
     try:
         yield
     finally:
-        set_leaf(outer_scope)
-        set_hold(outer_hold)
+        if get_hold() is hold:
+            set_hold(outer_hold)
+        restore(scope, outer_scope)

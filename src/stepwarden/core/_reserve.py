@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._accounting import has_usd_limit, unpriced
 from ._charge import budget_error, set_aside, show
-from ._hold import CLOSED, OPEN, PENDING, Hold, context_hold, get_hold, set_hold
+from ._hold import OPEN, PENDING, Hold, context_hold, get_hold, set_hold
 from ._leaf import default_model, get_leaf, resolve
 from ._meter import meter_of
 from ._money import Money, picodollars
@@ -34,7 +34,7 @@ class Reservation:
     Made by `reserve`. It may be used again, also while a hold that it took is open.
     """
 
-    __slots__ = ("_cost", "_input", "_last", "_min_output", "_model", "_output", "_timeout", "_wait")
+    __slots__ = ("_blocks", "_cost", "_input", "_min_output", "_model", "_output", "_timeout", "_wait")
 
     _input: int
     _output: int
@@ -43,8 +43,8 @@ class Reservation:
     _model: str | None
     _wait: bool
     _timeout: float | None
-    # The newest hold of its open blocks; each links to the one before.
-    _last: Hold | None
+    # The holds of its blocks that were not left yet.
+    _blocks: list[Hold]
 
     def acquire(self) -> Hold:
         """Take the hold, waiting for other calls' holds where it must.
@@ -81,24 +81,18 @@ class Reservation:
         hold = self._obtain()
         if hold.state is PENDING:
             self._contend(hold, _arm_thread, self._wait_in_thread)
-        hold.sibling = self._last
-        self._last = hold
+        self._blocks.append(hold)
         return _in_context(hold)
 
     async def __aenter__(self) -> Hold:
         hold = await self._acquire_in_task()
-        hold.sibling = self._last
-        self._last = hold
+        self._blocks.append(hold)
         return hold
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        hold = self._last
-        if hold is not None and hold.state is CLOSED and hold.sibling is None:
-            self._last = None
-        else:
-            self._leave()
+        self._leave()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -106,24 +100,20 @@ class Reservation:
         self._leave()
 
     def _leave(self) -> None:
-        taken: list[Hold] = []
-        hold = self._last
-        while hold is not None:
-            taken.append(hold)
-            hold = hold.sibling
-        innermost = context_hold()
-        while innermost is not None and innermost not in taken:
-            innermost = innermost.previous
-        if innermost is None and len(taken) == 1:
-            innermost = taken[0]  # left in another context than it was taken in
-        if innermost is not None:
-            innermost.leave()
-        still_open = None
-        for hold in reversed(taken):
-            if hold.is_open:
-                hold.sibling = still_open
-                still_open = hold
-        self._last = still_open
+        """Leave the innermost block of this context; one that was entered elsewhere only if it is the only one."""
+        blocks = self._blocks
+        hold = get_hold()
+        while hold is not None and hold not in blocks:
+            hold = hold.previous
+        if hold is None:
+            if len(blocks) != 1:
+                return
+            hold = blocks[0]
+        blocks.remove(hold)
+        if hold.state is OPEN:
+            hold.leave()
+        if get_hold() is hold:
+            set_hold(hold.previous)
 
     def _describe(self) -> Hold:
         fixed = None if self._cost is None else picodollars(self._cost, "cost_usd")
@@ -249,12 +239,11 @@ class Reservation:
 
 def _in_context(hold: Hold) -> Hold:
     """Let the context know that it has a hold open."""
-    if hold.scope is not None:
-        previous = get_hold()
-        while previous is not None and previous.state is not OPEN:
-            previous = previous.previous
-        hold.previous = previous
-        set_hold(hold)
+    previous = get_hold()
+    while previous is not None and previous.state is not OPEN:
+        previous = previous.previous
+    hold.previous = previous
+    set_hold(hold)
     return hold
 
 
@@ -367,7 +356,7 @@ def reserve(
     made._model = model
     made._wait = wait
     made._timeout = timeout
-    made._last = None
+    made._blocks = []
     return made
 
 

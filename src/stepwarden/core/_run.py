@@ -13,7 +13,7 @@ from ._budget import Budget
 from ._deadline import Deadline, close_deadline, open_deadline
 from ._definition import StepDefinition, parse_budget, parse_name, parse_output_default
 from ._hooks import Hooks
-from ._leaf import get_leaf, leave, resolve, set_leaf
+from ._leaf import get_leaf, leave, resolve, restore, set_leaf
 from ._memory import MemoryLedger
 from ._plan import Plan
 from ._policy import UNRESTRICTED, Policy
@@ -148,10 +148,10 @@ class Run(Scope):
             raise RunClosedError(f"run `{self.name}` was entered before, and a run is entered once; make a new Run")
         current = get_leaf()
         around = resolve(current)
-        if around is not None and (around.tree.is_forked or around.run.status is not None):
-            around = None  # what this process inherited, or what has ended, is nobody's parent
-        while around is not None and around.status is not None:
-            around = around.parent
+        if around is not None and around.tree.is_forked:
+            around = None  # what this process inherited belongs to the one that opened it
+        while around is not None and around.run.status is not None:
+            around = around.run.parent  # a run that has ended takes no more, but one around it may
         self._place(self.plan, around)
         self.flow = current_flow()
         set_leaf(self)
@@ -193,7 +193,7 @@ class Run(Scope):
         try:
             yield self
         finally:
-            set_leaf(outer)
+            restore(self, outer)
 
     def open_implicitly(self) -> None:
         """Open as the run of a persona or step that was called outside every run."""

@@ -109,21 +109,21 @@ class Scope:
     @property
     def own(self) -> Usage:
         """What it spent itself; frozen once it has closed."""
-        with self.tree.lock:
-            frozen = self.detail and self.detail.frozen
-            return frozen[0] if frozen else self._usage("own")
+        with self.tree.reading:
+            frozen = None if self.detail is None else self.detail.frozen
+            return self._usage("own") if frozen is None else frozen.own
 
     @property
     def total(self) -> Usage:
         """What it and everything under it spent; frozen once it has closed."""
-        with self.tree.lock:
-            frozen = self.detail and self.detail.frozen
-            return frozen[1] if frozen else self._usage("total")
+        with self.tree.reading:
+            frozen = None if self.detail is None else self.detail.frozen
+            return self._usage("total") if frozen is None else frozen.total
 
     @property
     def held(self) -> Usage:
         """What open calls in and under it hold."""
-        with self.tree.lock:
+        with self.tree.reading:
             meter = self.meter
             uncertain = self.detail.uncertain if self.detail else NOTHING
             if meter is None:
@@ -138,14 +138,14 @@ class Scope:
     @property
     def uncertain(self) -> Usage:
         """What is set aside for calls that were sent and whose cost never became known."""
-        with self.tree.lock:
+        with self.tree.reading:
             return (self.detail.uncertain if self.detail else NOTHING).usage
 
     @property
     def remaining(self) -> Budget:
         """What is left over the whole chain: limit - spent - uncertain - held, never below 0."""
         left: dict[str, int] = {}
-        with self.tree.lock:
+        with self.tree.reading:
             scope: Scope | None = self
             while scope is not None:
                 if scope.limits is not None:
@@ -190,6 +190,8 @@ class Scope:
         if status is None or self.kind == "run":
             return None
         detail = self.detail or Detail()
+        if detail.frozen is not None:
+            return detail.frozen
         return Receipt(
             kind=self.kind,
             run_id=self.run.id,
@@ -293,10 +295,10 @@ class Scope:
         return 0 if self.detail is None else self.detail.uncertain.of(limit)
 
     def freeze(self) -> None:
-        """Keep `own` and `total` as they are, since usage arrives after the scope has closed."""
-        detail = self.make_detail()
-        if detail.frozen is None:
-            detail.frozen = (self._usage("own"), self._usage("total"))
+        """Keep the receipt as it is, before anything changes after the scope has closed; a run leaves none."""
+        if self.status is not None and (self.detail is None or self.detail.frozen is None):
+            receipt = self.receipt
+            self.make_detail().frozen = receipt
 
     def _usage(self, which: str) -> Usage:
         extra: Extra = getattr(self.detail, which) if self.detail else NO_EXTRA
@@ -336,7 +338,8 @@ class Scope:
         with self.tree.lock:
             holds, self.holds = self.holds or set(), None
             heir = self.nearest_open_around()
-            self.make_detail().handed_over += len(holds)
+            if self.detail is None or self.detail.frozen is None:
+                self.make_detail().handed_over += sum(hold.is_open for hold in holds)
             heir.holds = (heir.holds or set()) | holds
             for hold in holds:
                 hold.keeper = heir

@@ -11,7 +11,8 @@ from ._activation import abort, conclude, enter, finish, scope_class
 from ._deadline import within_deadline
 from ._firing import run_async, run_sync
 from ._kind import Kind, decorated, kind_of, refuse_coroutine
-from ._leaf import get_leaf, leave, set_leaf
+from ._kinds import HookScope
+from ._leaf import get_leaf, leave, resolve, set_leaf
 from ._receipt import Status
 from ._tree import current_flow
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ._scope import Scope
 
 Function = Callable[..., Any]
+_NO_OUTPUT: Any = None
 
 
 def wrap(function: Function, plan: Plan) -> Function:
@@ -102,7 +104,7 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
 
 def _generator_shell(function: Function, plan: Plan) -> Function:
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        return _generate(function, plan, get_leaf(), args, kwargs)
+        return _generate(function, plan, scope_of_call(), args, kwargs)
 
     return wrapper
 
@@ -110,7 +112,7 @@ def _generator_shell(function: Function, plan: Plan) -> Function:
 def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, kwargs: Any) -> Generator[Any, Any, Any]:
     consumer = get_leaf()
     try:
-        scope, args, kwargs = run_sync(enter(plan, caller, args, kwargs))
+        scope, args, kwargs = run_sync(enter(plan, caller, args, kwargs, called_before=True))
         result: Any = None
         closes_early = False
         try:
@@ -149,6 +151,12 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
         set_leaf(consumer)
 
 
+def scope_of_call() -> Scope | None:
+    """Return the scope in which a generator step is called, which may have ended when it is first resumed."""
+    current = get_leaf()
+    return current if isinstance(current, HookScope) else resolve(current)
+
+
 def set_inside(inside: Scope | None) -> Scope | None:
     """Put a generator's own leaf in force; return the leaf of whoever resumed it."""
     consumer = get_leaf()
@@ -158,7 +166,7 @@ def set_inside(inside: Scope | None) -> Scope | None:
 
 def _async_generator_shell(function: Function, plan: Plan) -> Function:
     def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        return _generate_async(function, plan, get_leaf(), args, kwargs)
+        return _generate_async(function, plan, scope_of_call(), args, kwargs)
 
     return wrapper
 
@@ -168,7 +176,7 @@ async def _generate_async(
 ) -> AsyncGenerator[Any, Any]:
     consumer = get_leaf()
     try:
-        scope, args, kwargs = await run_async(enter(plan, caller, args, kwargs))
+        scope, args, kwargs = await run_async(enter(plan, caller, args, kwargs, called_before=True))
         closes_early = False
         try:
             body = function(*args, **kwargs)
@@ -198,7 +206,7 @@ async def _generate_async(
             raise raised  # noqa: B904 - its cause is set
         if closes_early:
             leave(scope, Status.CANCELLED)
-        else:
-            await run_async(conclude(scope, None, args, kwargs))
+        elif (await run_async(conclude(scope, _NO_OUTPUT, args, kwargs))) is not _NO_OUTPUT:
+            raise TypeError(f"a PostStep hook replaced the output of async generator `{scope.name}`, which has none")
     finally:
         set_leaf(consumer)

@@ -6,9 +6,10 @@ from collections import deque
 
 from ._budget import Usage
 from ._money import dollars
-from ._receipt import ReceiptError, ToolRecord
+from ._receipt import Receipt, ReceiptError, ToolRecord
 
 _KEPT_RECORDS = 1_000
+CallEntry = tuple[str | None, int, int, int, str, bool]
 
 
 class Extra:
@@ -86,13 +87,13 @@ class Detail:
         self.total = Extra()
         self.uncertain = Tally()
         self.late = Tally()
-        self.calls: deque[tuple[str | None, int, int, int, str, bool]] = deque(maxlen=_KEPT_RECORDS)
+        self.calls: deque[CallEntry] = deque(maxlen=_KEPT_RECORDS)
         self.tools: deque[ToolRecord] = deque(maxlen=_KEPT_RECORDS)
         self.clamped = 0
         self.handed_over = 0
         self.error: ReceiptError | None = None
         self.fired: set[object] | None = None
-        self.frozen: tuple[Usage, Usage] | None = None
+        self.frozen: Receipt | None = None
         self.warnings: list[str] = []
 
 

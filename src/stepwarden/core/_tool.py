@@ -152,9 +152,15 @@ def tool_call(name: str, side_effect: SideEffect) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        owner.make_detail().tools.append(ToolRecord(name, "failed", type(error).__name__))
+        _note(owner, ToolRecord(name, "failed", type(error).__name__))
         raise
-    owner.make_detail().tools.append(ToolRecord(name, "completed", None))
+    _note(owner, ToolRecord(name, "completed", None))
+
+
+def _note(scope: Scope, record: ToolRecord) -> None:
+    """Put an outcome on the receipt of the scope that was charged, or of the nearest open one where that has ended."""
+    owner = scope if scope.status is None else scope.nearest_open_around()
+    owner.make_detail().tools.append(record)
 
 
 def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
@@ -165,7 +171,7 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
         denied = ToolDeniedError(
             f"{scope.kind} `{scope.name}` denied: {reason}", tool=name, reason=reason, policy=scope.policy
         )
-        scope.make_detail().tools.append(ToolRecord(name, "denied", reason))
+        _note(scope, ToolRecord(name, "denied", reason))
         _tell_denied(scope, denied)
         raise denied
     with scope.tree.lock:

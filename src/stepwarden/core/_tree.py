@@ -38,10 +38,14 @@ class Tree:
         clock: Where the time comes from.
     """
 
-    __slots__ = ("__weakref__", "anchor_ns", "clock", "lock", "looking", "open", "serials", "tickets", "waiting")
+    __slots__ = (
+        "__weakref__", "anchor_ns", "clock", "lock", "looking", "open", "reading", "serials", "tickets", "waiting",
+    )  # fmt: skip
 
     def __init__(self, clock: Clock) -> None:
         self.lock: AbstractContextManager[Any] = threading.RLock()
+        # The same lock; but in a forked child what was counted can still be read.
+        self.reading = self.lock
         self.clock = clock.monotonic_ns
         self.anchor_ns = clock.time_ns() - clock.monotonic_ns()
         self.open: dict[int, Scope] = {}
@@ -80,6 +84,7 @@ _forked = _ForkedLock()
 def _disown_trees() -> None:
     for tree in tuple(_trees):
         tree.lock = _forked
+        tree.reading = threading.RLock()
         tree.clock = _refuse
 
 
@@ -103,4 +108,5 @@ def current_flow() -> object:
         if task is not None:
             # Weak: a closed scope may be kept for its receipt long after its task has ended.
             return weakref.ref(task)
-    return threading.get_ident()
+    # Not its number, which the next thread may get.
+    return weakref.ref(threading.current_thread())
