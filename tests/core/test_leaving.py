@@ -160,7 +160,7 @@ def test_leaving_a_block_twice_is_an_order_error():
             block.__exit__(None, None, None)
         with pytest.raises(sw.ScopeOrderError):
             inner.__exit__(None, None, None)
-    assert statuses(run) == [("b", "completed"), ("i", "abandoned"), ("b", "completed")]
+    assert statuses(run) == [("b", "completed"), ("i", "abandoned"), ("b", "failed")]
 
 
 def test_a_block_left_where_it_was_not_entered_still_raises_from_the_exception_in_flight():

@@ -211,8 +211,8 @@ class Hold:
         Harmless on a hold that is not open.
         """
         scope = self.scope
-        if scope is None:
-            self.state = CLOSED
+        if scope is None or scope.tree.is_forked:
+            self.state = CLOSED  # nothing to charge, or the parent process's to charge
             return
         with scope.tree.lock:
             if self.state is not OPEN:

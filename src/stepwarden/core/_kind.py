@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from enum import Enum, auto
 from typing import Any
 
@@ -43,6 +44,20 @@ def kind_of(function: Callable[..., Any]) -> Kind:
     if inspect.isgeneratorfunction(called):
         return Kind.GENERATOR
     return Kind.COROUTINE if inspect.iscoroutinefunction(called) else Kind.FUNCTION
+
+
+def first_resumption(body: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+    """Resume an async generator for the first time, unknown to the event loop.
+
+    Whoever wraps it is known to the loop and closes it. The loop closing both at once, in tasks of its own, would
+    close the inner one outside its scope.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return body.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 def decorated(wrapper: Callable[..., Any], function: Callable[..., Any], definition: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
 from ._kinds import HookScope, PersonaScope, StepScope
 from ._policy import UNRESTRICTED, Policy
@@ -62,13 +62,12 @@ def leave(scope: Scope, status: Status, error: ReceiptError | None = None) -> Sc
     return stray
 
 
-def restore(scope: Scope | None, outer: Scope | None) -> None:
-    """Give the context back the leaf *outer*, if its leaf is still *scope* or something inside it."""
-    inner = get_leaf()
-    while inner is not None and inner is not scope:
-        inner = inner.parent
-    if inner is scope:
-        set_leaf(outer)
+def restore(token: Token[Scope | None]) -> None:
+    """Give a context the leaf that it had before *token* was made; leave another context alone."""
+    try:
+        leaf.reset(token)
+    except ValueError:
+        return  # left in another context than it was entered in: the leaf here is not ours
 
 
 def _abandon_inside(scope: Scope, current: Scope) -> ScopeOrderError | None:

@@ -64,12 +64,15 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _under(scope: Scope | None, hold: Hold | None) -> Iterator[None]:
-    outer_scope, outer_hold = get_leaf(), get_hold()
-    set_leaf(scope)
+    if scope is not None and scope.status is not None:
+        # Carried on purpose, it is outlived here too, even by the thread that opened it.
+        scope.flow = None
+    outer_hold = get_hold()
+    token = set_leaf(scope)
     set_hold(hold)
     try:
         yield
     finally:
         if get_hold() is hold:
             set_hold(outer_hold)
-        restore(scope, outer_scope)
+        restore(token)

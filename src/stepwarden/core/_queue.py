@@ -78,7 +78,8 @@ def admit(hold: Hold, *, never_waits: bool, waiter: Waiter | None = None) -> tup
         hold.register(leaf)
         if set_aside(meter_of(leaf), hold, output, cost) is None:
             if output < hold.asked_output:
-                leaf.make_detail().clamped += 1
+                owner = leaf if leaf.status is None else leaf.nearest_open_around()
+                owner.make_detail().clamped += 1
             return None
         hold.let_go()
 

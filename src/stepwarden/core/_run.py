@@ -188,12 +188,11 @@ class Run(Scope):
         with self.tree.lock:
             if not self.is_open:
                 raise RunClosedError(f"run `{self.name}` is not open, so nothing can be attached to it")
-        outer = get_leaf()
-        set_leaf(self)
+        token = set_leaf(self)
         try:
             yield self
         finally:
-            restore(self, outer)
+            restore(token)
 
     def open_implicitly(self) -> None:
         """Open as the run of a persona or step that was called outside every run."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._activation import abort, conclude, enter, finish, scope_class
 from ._deadline import within_deadline
 from ._firing import run_async, run_sync
-from ._kind import Kind, decorated, kind_of, refuse_coroutine
+from ._kind import Kind, decorated, first_resumption, kind_of, refuse_coroutine
 from ._kinds import HookScope
 from ._leaf import get_leaf, leave, resolve, set_leaf
 from ._receipt import Status
@@ -180,7 +180,7 @@ async def _generate_async(
         closes_early = False
         try:
             body = function(*args, **kwargs)
-            advance = body.__anext__
+            advance: Function = functools.partial(first_resumption, body)
             while True:
                 try:
                     item = await within_deadline(scope, advance())

@@ -14,7 +14,7 @@ from ._charge import budget_error, charge, exceeded_limit
 from ._definition import parse_name
 from ._firing import bad_answer, call_hook, fire_thresholds, run_sync
 from ._hooks import HookEvent, armed
-from ._kind import Kind, check_decorated, decorated, kind_of, refuse_coroutine, undecorated
+from ._kind import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated
 from ._leaf import get_leaf, resolve
 from ._meter import meter_of
 from ._policy import SideEffect, SideEffectLike, parse_side_effect
@@ -92,7 +92,7 @@ def _wrap(function: Callable[..., Any], definition: ToolDefinition) -> Callable[
         async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             with tool_call(definition.name, definition.side_effect):
                 body = function(*args, **kwargs)
-                advance = body.__anext__
+                advance: Callable[..., Any] = functools.partial(first_resumption, body)
                 while True:
                     try:
                         item = await advance()
