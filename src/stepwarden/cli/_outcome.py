@@ -10,7 +10,7 @@ from typing import Any
 import stepwarden as sw
 
 from ._json import plain_output
-from ._problem import describe
+from ._problem import describe, message_of
 
 
 class Ending(StrEnum):
@@ -111,7 +111,7 @@ class Outcome:
             return None
         if isinstance(told, sw.BudgetExceededError | sw.EscalationError):
             return told.as_dict()
-        return {"type": type(told).__name__, "message": str(told)}
+        return {"type": type(told).__name__, "message": message_of(told)}
 
 
 def _told(error: BaseException | None) -> BaseException | None:

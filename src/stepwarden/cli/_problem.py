@@ -25,5 +25,13 @@ def one_line(text: object) -> str:
 
 def describe(error: BaseException) -> str:
     """Name an error by its class and its message, on one line."""
-    message = one_line(error)
+    message = one_line(message_of(error))
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an error, which may come from anybody's code."""
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - an error that cannot be printed must not hide that it happened
+        return f"(its message could not be made: {type(broken).__name__})"

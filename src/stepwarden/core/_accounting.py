@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING
 
+from ._tally import Extra
 from .errors import UnpricedModelError
 
 if TYPE_CHECKING:
@@ -28,9 +29,13 @@ def count(value: object, name: str) -> int:
 
 
 def actual_cost(
-    rates: Rates | None, input_tokens: int, output_tokens: int, cache_read: int = 0, cache_write: int = 0,
+    rates: Rates | None,
+    input_tokens: int,
+    output_tokens: int,
+    cache_read: int = 0,
+    cache_write: int = 0,
     reasoning: int = 0,
-) -> int | None:  # fmt: skip
+) -> int | None:
     """Price a call that was made, in picodollars; None where its model has no price and it used any tokens."""
     if rates is None:
         return None if input_tokens or output_tokens else 0
@@ -41,6 +46,42 @@ def actual_cost(
         cache_write_tokens=cache_write,
         reasoning_tokens=reasoning,
     )
+
+
+def measure(
+    cost: int | None,
+    rates: Rates | None,
+    input_tokens: int,
+    output_tokens: int,
+    cache_read_tokens: object,
+    cache_write_tokens: object,
+    reasoning_tokens: object,
+    *,
+    estimated: bool,
+) -> tuple[int, Extra | None]:
+    """Return what a call cost, in picodollars, and what most calls do not have.
+
+    Args:
+        cost: The cost, where it is known without a price.
+        rates: What its model charges, or None.
+        input_tokens: All input.
+        output_tokens: All output.
+        cache_read_tokens: The part of the input that was read from a cache.
+        cache_write_tokens: The part of the input that was written to a cache.
+        reasoning_tokens: The part of the output that was reasoning.
+        estimated: Whether the numbers were estimated.
+
+    Raises:
+        TypeError: If a count is no int.
+    """
+    read = count(cache_read_tokens, "cache_read_tokens")
+    write = count(cache_write_tokens, "cache_write_tokens")
+    reasoned = count(reasoning_tokens, "reasoning_tokens")
+    if cost is None:
+        cost = actual_cost(rates, input_tokens, output_tokens, read, write, reasoned)
+    if cost is not None and not (read or write or reasoned or estimated):
+        return cost, None
+    return cost or 0, Extra(read, write, reasoned, int(cost is None), int(estimated))
 
 
 def late_owner(scope: Scope, input_tokens: int, output_tokens: int, cost: int, calls: int, tools: int = 0) -> Scope:

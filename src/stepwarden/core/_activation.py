@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._boundary import ErrorBoundary, escalation, own_exhaustion
 from ._firing import Args, Pending, after_step, before_step, observe
 from ._kinds import HookScope, PersonaScope, StepScope
-from ._leaf import get_leaf, leave, resolve, set_leaf
+from ._leaf import end_implicit_run, get_leaf, leave, resolve, set_leaf
 from ._receipt import ReceiptError, Status
 from ._run import Run, status_of
 from .errors import HookDeniedError, RunClosedError
@@ -66,7 +66,7 @@ def enter(
         refused = _open(plan, parent, outer, current)
         status = Status.DENIED if isinstance(error, HookDeniedError) else status_of(error)
         leave(refused, status, describe(error))
-        yield from _tell_failure(refused, error, args, kwargs)
+        yield from _last_hooks(refused, error, _tell_failure(refused, error, args, kwargs))
         raise
     return _open(plan, parent, outer, current), args, kwargs
 
@@ -92,10 +92,18 @@ def conclude(scope: Activation, output: R, args: tuple[Any, ...], kwargs: Mappin
         if raised is None:
             return value  # type: ignore[no-any-return]
         raise raised  # noqa: B904 - its cause is set
-    finish(scope)
-    if scope.kind == "persona":
-        yield from observe("PersonaEnd", scope, args, kwargs, output=output)
+    stray = leave(scope, Status.COMPLETED)
+    told = observe("PersonaEnd", scope, args, kwargs, output=output) if scope.kind == "persona" else None
+    yield from _last_hooks(scope, stray, told)
+    if stray is not None:
+        raise stray
     return output
+
+
+def close_early(scope: Activation, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Pending[None]:
+    """End a generator's activation that its consumer closed before the body was through."""
+    leave(scope, Status.CANCELLED)
+    yield from _last_hooks(scope, None, _tell_failure(scope, GeneratorExit(), args, kwargs))
 
 
 def finish(scope: Activation) -> None:
@@ -109,6 +117,7 @@ def finish(scope: Activation) -> None:
         scope.close(Status.COMPLETED)
         return
     stray = leave(scope, Status.COMPLETED)
+    end_implicit_run(scope)
     if stray is not None:
         raise stray
 
@@ -133,11 +142,8 @@ def abort(
         status, raised = Status.ESCALATED, escalation(own, scope.name, scope.function)
         raised.__cause__ = error
     stray = leave(scope, status, None if status is Status.CANCELLED else describe(own or error))
-    if scope.run.hooks.registered:
-        if status is Status.ESCALATED:
-            yield from observe("OnEscalation", scope, args, kwargs, error=raised)
-        if raised is not None:
-            yield from _tell_failure(scope, raised, args, kwargs)
+    told = None if raised is None else _tell_failure(scope, raised, args, kwargs)
+    yield from _last_hooks(scope, error, told)
     if stray is not None:
         stray.__cause__ = error
         return stray, None
@@ -147,10 +153,28 @@ def abort(
 def _tell_failure(
     scope: Activation, error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Pending[None]:
-    if isinstance(error, GeneratorExit) or not scope.run.hooks.registered:
+    if not scope.run.hooks.registered:
         return
-    name = "OnStepFailed" if scope.kind == "step" else "PersonaEnd"
-    yield from observe(name, scope, args, kwargs, error=error)
+    if scope.kind == "persona":
+        yield from observe("PersonaEnd", scope, args, kwargs, error=error)
+        return
+    if scope.status is Status.ESCALATED:
+        yield from observe("OnEscalation", scope, args, kwargs, error=error)
+    if not isinstance(error, GeneratorExit):  # being closed early is no failure
+        yield from observe("OnStepFailed", scope, args, kwargs, error=error)
+
+
+def _last_hooks(scope: Activation, error: BaseException | None, hooks: Pending[None] | None) -> Pending[None]:
+    """Run what comes after an activation, and then close the run that was opened for it alone."""
+    try:
+        if hooks is not None:
+            yield from hooks
+    except BaseException as late:
+        if error is None or late is error:
+            raise
+        raise late from error
+    finally:
+        end_implicit_run(scope)
 
 
 def describe(error: BaseException) -> ReceiptError:

@@ -83,7 +83,7 @@ def event_of(
         step=step,
         function=plan.function,
         args=args,
-        kwargs=kwargs or {},
+        kwargs=dict(kwargs or {}),
         **more,
     )
 
@@ -145,11 +145,12 @@ def observe(name: str, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str,
             raise bad_answer(hook, answer, "None")
 
 
-def fire_thresholds(scope: Scope | None) -> None:
+def fire_thresholds(scope: Scope | None, error: Exception | None = None) -> None:
     """Fire the thresholds that the spending on a chain has reached, outermost scope first; outside the lock.
 
     Args:
         scope: The innermost scope of the chain that was charged.
+        error: What is raised after them, and what a failure of theirs is raised from.
     """
     chain: list[Scope] = []
     while scope is not None:
@@ -158,9 +159,19 @@ def fire_thresholds(scope: Scope | None) -> None:
         scope = scope.parent
     for charged in reversed(chain):
         for hook, event in _reached(charged):
-            answer = run_sync(call_hook(hook, event, charged.parent or charged))
-            if answer is not None:
-                raise bad_answer(hook, answer, "None")
+            ask_observer(hook, event, charged, error)
+
+
+def ask_observer(hook: Hook[Any, Any], event: HookEvent, scope: Scope, error: Exception | None) -> None:
+    """Call a hook that can only observe, and that nothing can await; raise its failure from *error*."""
+    try:
+        answer = run_sync(call_hook(hook, event, scope.parent or scope))
+        if answer is not None:
+            raise bad_answer(hook, answer, "None")  # noqa: TRY301 - raised from *error*, as the hook's own would be
+    except BaseException as late:
+        if error is None:
+            raise
+        raise late from error
 
 
 def _reached(scope: Scope) -> list[tuple[Hook[Any, Any], HookEvent]]:

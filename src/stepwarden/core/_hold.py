@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from ._accounting import actual_cost, count, late_owner
+from ._accounting import actual_cost, count, late_owner, measure
 from ._charge import charge, exceeded, put_back
 from ._firing import fire_thresholds
 from ._hooks import armed
@@ -45,8 +45,8 @@ class Hold:
     """
 
     __slots__ = (
-        "asked_output", "cost", "fixed_cost", "guessed", "input_charged", "input_tokens", "keeper", "min_output", "model",
-        "output_tokens", "previous", "rates", "scope", "state", "uncertain_cost",
+        "asked_output", "cost", "fixed_cost", "guessed", "input_charged", "input_tokens", "keeper", "min_output",
+        "model", "output_tokens", "previous", "rates", "scope", "state", "uncertain_cost",
     )  # fmt: skip
 
     scope: Scope | None
@@ -94,8 +94,8 @@ class Hold:
     def settle(
         self,
         *,
-        input_tokens: int,
-        output_tokens: int,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
         cost_usd: Money | None = None,
         model: str | None = None,
         cache_read_tokens: int = 0,
@@ -106,8 +106,8 @@ class Hold:
         """Replace the hold by what the call really spent.
 
         Args:
-            input_tokens: All input, cache reads and writes included.
-            output_tokens: All output, reasoning included.
+            input_tokens: All input, cache reads and writes included; may be left out only if none was reserved.
+            output_tokens: All output, reasoning included; may be left out only if none was reserved.
             cost_usd: The cost; None: the cost that was reserved explicitly, else by the run's prices.
             model: The model that answered; None: the one that was reserved for.
             cache_read_tokens: The part of the input that was read from a cache.
@@ -119,34 +119,23 @@ class Hold:
             HoldClosedError: If it was settled or released before; then nothing is counted.
             BudgetExceededError: If a limit is passed now; the usage stays counted.
             ValueError: If the cost is negative, not finite or no amount.
+            TypeError: If a count is no int, or is left out though some was reserved.
         """
+        if input_tokens is None or output_tokens is None:
+            input_tokens = self._unsaid("input_tokens", input_tokens, self.input_tokens)
+            output_tokens = self._unsaid("output_tokens", output_tokens, self.output_tokens)
         scope = self.scope
         if scope is None:
             self._close_unscoped()
             return
         if not (input_tokens.__class__ is output_tokens.__class__ is int and input_tokens >= 0 <= output_tokens):
             input_tokens, output_tokens = count(input_tokens, "input_tokens"), count(output_tokens, "output_tokens")
+        cost = self.fixed_cost if cost_usd is None else picodollars(cost_usd, "cost_usd")
         extra = None
-        if cost_usd is not None:
-            cost = picodollars(cost_usd, "cost_usd")
-        elif self.fixed_cost is not None:
-            cost = self.fixed_cost
-        else:
-            used = model or self.model
-            rates = self.rates if used == self.model else scope.run.rates(used) or self.rates
-            priced = actual_cost(
-                rates, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens
-            )
-            cost = priced or 0
-            extra = Extra(unpriced=1) if priced is None else None
-        if cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
-            extra = Extra(
-                count(cache_read_tokens, "cache_read_tokens"),
-                count(cache_write_tokens, "cache_write_tokens"),
-                count(reasoning_tokens, "reasoning_tokens"),
-                0 if extra is None else extra.unpriced,
-                int(estimated),
-            )
+        if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
+            rates = self.rates if model is None or model == self.model else scope.run.rates(model) or self.rates
+            counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
+            cost, extra = measure(cost, rates, *counts, estimated=estimated)
         error = None
         tree = scope.tree
         with tree.lock:
@@ -178,7 +167,7 @@ class Hold:
             if tree.waiting:
                 look(scope)
         if armed.thresholds:
-            fire_thresholds(scope)
+            fire_thresholds(scope, error)
         if error is not None:
             raise error
 
@@ -297,6 +286,12 @@ class Hold:
         if extra is not None:
             replaced.add(extra)
         return replaced
+
+    @staticmethod
+    def _unsaid(name: str, said: int | None, reserved: int) -> int:
+        if said is None and reserved:
+            raise TypeError(f"settle() needs {name}, of which {reserved} were reserved: say what the call used, or 0")
+        return said or 0
 
     def _close_unscoped(self) -> None:
         if self.state is CLOSED:

@@ -143,13 +143,14 @@ class Hook(Generic[P, R]):
         step: str | None,
         percent: float | None,
     ) -> None:
+        # First, since it copies the function's attributes, and that may be a hook for another event.
+        functools.update_wrapper(self, function)
         self._hooks = hooks
         self.function = function
         self.event = event
         self.persona = persona
         self.step = step
         self.percent = percent
-        functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself."""

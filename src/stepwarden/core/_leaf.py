@@ -56,10 +56,14 @@ def leave(scope: Scope, status: Status, error: ReceiptError | None = None) -> Sc
     if stray is not None and status is Status.COMPLETED:
         status, error = Status.FAILED, ReceiptError(type(stray).__name__, str(stray))
     scope.close(status, error)
+    return stray
+
+
+def end_implicit_run(scope: Scope) -> None:
+    """Close the run that was opened for this activation alone, if there is one; after its last hook."""
     parent = scope.parent
     if scope.outer is None and parent is not None and parent.run is parent and parent.run.is_implicit:
-        parent.close(status)  # it was opened for this activation alone
-    return stray
+        parent.close(scope.status or Status.COMPLETED)
 
 
 def restore(token: Token[Scope | None]) -> None:

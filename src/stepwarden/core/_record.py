@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._accounting import actual_cost, count, has_usd_limit, late_owner, unpriced
+from ._accounting import count, has_usd_limit, late_owner, measure, unpriced
 from ._charge import charge, exceeded
 from ._firing import fire_thresholds
 from ._hooks import armed
@@ -11,7 +11,6 @@ from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import look
 from ._settings import meet_unscoped
-from ._tally import Extra
 from .errors import StepwardenError
 
 
@@ -59,28 +58,14 @@ def record_usage(
     if output_tokens.__class__ is not int or output_tokens < 0:
         output_tokens = count(output_tokens, "output_tokens")
     error: StepwardenError | None = None
+    cost = None if cost_usd is None else picodollars(cost_usd, "cost_usd")
     extra = None
-    if cost_usd is not None:
-        cost = picodollars(cost_usd, "cost_usd")
-    else:
+    if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
         used = model or default_model()
-        rates = scope.run.rates(used)
-        priced = actual_cost(
-            rates, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens
-        )
-        cost = priced or 0
-        if priced is None:
-            extra = Extra(unpriced=1)
-            if has_usd_limit(scope):
-                error = unpriced(scope, used)
-    if cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
-        extra = Extra(
-            count(cache_read_tokens, "cache_read_tokens"),
-            count(cache_write_tokens, "cache_write_tokens"),
-            count(reasoning_tokens, "reasoning_tokens"),
-            0 if extra is None else extra.unpriced,
-            int(estimated),
-        )
+        counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
+        cost, extra = measure(cost, scope.run.rates(used), *counts, estimated=estimated)
+        if extra is not None and extra.unpriced and has_usd_limit(scope):
+            error = unpriced(scope, used)
     tree = scope.tree
     with tree.lock:
         owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
@@ -96,6 +81,6 @@ def record_usage(
         if tree.waiting:
             look(scope)
     if armed.thresholds:
-        fire_thresholds(scope)
+        fire_thresholds(scope, error)
     if error is not None:
         raise error

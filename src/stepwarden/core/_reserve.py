@@ -310,7 +310,6 @@ def _at_least_0(name: str, value: object) -> int:
     return int(number)
 
 
-
 def reserve(
     *,
     input_tokens: int = 0,

@@ -7,13 +7,12 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from ._activation import abort, conclude, enter, finish, scope_class
+from ._activation import abort, close_early, conclude, enter, finish, scope_class
 from ._deadline import within_deadline
 from ._firing import run_async, run_sync
 from ._kind import Kind, decorated, first_resumption, kind_of, refuse_coroutine
 from ._kinds import HookScope
-from ._leaf import get_leaf, leave, resolve, set_leaf
-from ._receipt import Status
+from ._leaf import get_leaf, resolve, set_leaf
 from ._tree import current_flow
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
                 raise
             raise raised  # noqa: B904 - its cause is set
         if closes_early:
-            leave(scope, Status.CANCELLED)
+            run_sync(close_early(scope, args, kwargs))
             return result
         return run_sync(conclude(scope, result, args, kwargs))
     finally:
@@ -205,7 +204,7 @@ async def _generate_async(
                 raise
             raise raised  # noqa: B904 - its cause is set
         if closes_early:
-            leave(scope, Status.CANCELLED)
+            await run_async(close_early(scope, args, kwargs))
         elif (await run_async(conclude(scope, _NO_OUTPUT, args, kwargs))) is not _NO_OUTPUT:
             raise TypeError(f"a PostStep hook replaced the output of async generator `{scope.name}`, which has none")
     finally:

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 from ._accounting import late_owner
 from ._charge import budget_error, charge, exceeded_limit
 from ._definition import parse_name
-from ._firing import bad_answer, call_hook, fire_thresholds, run_sync
+from ._firing import ask_observer, fire_thresholds
 from ._hooks import HookEvent, armed
 from ._kind import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated
 from ._leaf import get_leaf, resolve
@@ -219,6 +219,4 @@ def _tell_denied(scope: Scope, denied: ToolDeniedError) -> None:
         event = HookEvent(
             "OnToolDenied", target, persona=scope.persona, step=step, function=scope.function, kwargs={}, error=denied
         )
-        answer = run_sync(call_hook(hook, event, scope.parent or scope))
-        if answer is not None:
-            raise bad_answer(hook, answer, "None")
+        ask_observer(hook, event, scope, denied)

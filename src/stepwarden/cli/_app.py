@@ -1,0 +1,97 @@
+"""The commands and their options, as cyclopts reads them."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from ._problem import UsageError, complain
+
+_SUMMARY = "Run LLM agents, each step inside its own contract: model, budget, policy, receipt."
+
+_EXIT_STATUS = """\
+Exit status: 0 done; 1 the agent failed; 2 wrong usage or input; 3 a budget or an escalation ended it; \
+4 the ledger failed; 130 interrupted."""
+
+_app = App(
+    name="stepwarden",
+    help=_SUMMARY,
+    help_epilogue=_EXIT_STATUS,
+    help_format="markdown",
+    version=lambda: f"stepwarden {version('stepwarden')}",
+    default_parameter=Parameter(negative=(), show_default=False),
+    # Ctrl-C still shows the receipts.
+    suppress_keyboard_interrupt=False,
+)
+
+
+def run_app(argv: list[str]) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments after the program's name.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        status = _app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        complain(f"{str(error).removesuffix('.')}; see `stepwarden --help`")
+        return 2
+    except UsageError as error:
+        complain(error)
+        return 2
+    # Help and the version have printed themselves, and return nothing.
+    return 0 if status is None else int(status)
+
+
+@_app.command(name="run")
+def _run(
+    target: str,
+    /,
+    *,
+    input_path: Annotated[str | None, Parameter(name="--input", allow_leading_hyphen=True)] = None,
+    arg: Annotated[tuple[str, ...], Parameter(name="--arg", allow_leading_hyphen=True)] = (),
+    budget_usd: str | None = None,
+    budget_tokens: int | None = None,
+    json: bool = False,
+    debug: bool = False,
+) -> int:
+    """Run a persona: what it returns on stdout, what it did and spent on stderr.
+
+    Args:
+        target: The persona or step, as `module:name`; the module may lie in the current directory.
+        input_path: Take the arguments from this file: a `*.json` file is an object of keyword arguments, any other
+            file is text and the only argument; `-` is text from stdin.
+        arg: One argument, as `name=value`; a value that is JSON is read as JSON. May be repeated.
+        budget_usd: The most that the run may spend, in USD.
+        budget_tokens: The most tokens, in and out, that the run may use.
+        json: Print one JSON object with the output, the error and every receipt, and nothing else.
+        debug: Show the traceback of an error.
+    """
+    from ._run_command import run_persona
+
+    return run_persona(
+        target,
+        input_path=input_path,
+        pairs=arg,
+        budget_usd=budget_usd,
+        budget_tokens=budget_tokens,
+        as_json=json,
+        debug=debug,
+    )
+
+
+@_app.command(name="demo")
+def _demo(file: str | None = None, /, *, json: bool = False, debug: bool = False) -> int:
+    """Watch an agent of nine steps work on a text, with a small model in this process: no key, no network.
+
+    Args:
+        file: A text file; by default this project's own README.
+        json: Print one JSON object with the output, the error and every receipt, and nothing else.
+        debug: Show the traceback of an error.
+    """
+    from ._demo_command import show_demo
+
+    return show_demo(file, as_json=json, debug=debug)

@@ -1,0 +1,87 @@
+"""What the numbers of a table do not say: errors, refused tools, and whatever should have been zero."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+from stepwarden import Receipt, Run, Usage
+
+from ._format import amount
+from ._problem import one_line
+from ._style import STATUS_STYLES
+
+
+class Note(NamedTuple):
+    """Tell one thing about one scope.
+
+    Args:
+        name: The scope's name.
+        text: What there is to say.
+        style: The colour of the name.
+    """
+
+    name: str
+    text: str
+    style: str
+
+
+_MAX_NOTES = 40
+
+
+def notes_table(run: Run) -> Table | None:
+    """Make a table of the notes, or None where there are none.
+
+    Args:
+        run: The run, which has ended.
+    """
+    notes = list(_notes(run))
+    if not notes:
+        return None
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column(overflow="fold")
+    for note in notes[:_MAX_NOTES]:
+        table.add_row(Text(one_line(note.name), note.style), Text(one_line(note.text)))
+    if len(notes) > _MAX_NOTES:
+        table.add_row("", Text(f"and {len(notes) - _MAX_NOTES:,} more notes; --json has them all", "dim"))
+    return table
+
+
+def _notes(run: Run) -> Iterator[Note]:
+    told = set()
+    for receipt in run.receipts:
+        style = STATUS_STYLES[receipt.status]
+        # An error that leaves several scopes is told once, for the innermost: its receipt comes first.
+        if receipt.error is not None and receipt.error not in told:
+            told.add(receipt.error)
+            yield Note(receipt.name, f"{receipt.status}: {receipt.error.message or receipt.error.type}", style)
+        for tool in receipt.tools:
+            if tool.outcome != "completed":
+                yield Note(receipt.name, f"tool {tool.name} {tool.outcome}: {tool.reason or 'no reason given'}", style)
+        for text in _oddities(receipt):
+            yield Note(receipt.name, text, style)
+    for text in _amounts_apart(run.overshoot, run.uncertain):
+        yield Note(run.name, text, "bold")
+    if run.total.unpriced_calls:
+        yield Note(run.name, f"{run.total.unpriced_calls:,} calls had no price and count as $0", "bold")
+
+
+def _oddities(receipt: Receipt) -> Iterator[str]:
+    if receipt.clamped_calls:
+        calls = "1 call" if receipt.clamped_calls == 1 else f"{receipt.clamped_calls:,} calls"
+        yield f"{calls} got a lower output limit than asked for, so as to fit the budget"
+    yield from _amounts_apart(receipt.overshoot, receipt.uncertain)
+    if receipt.open_holds:
+        yield f"{receipt.open_holds:,} of its calls were still open when it ended"
+    if receipt.late != Usage():
+        yield f"{amount(receipt.late)} came from work that outlived a step in it"
+    yield from receipt.warnings
+
+
+def _amounts_apart(overshoot: Usage, uncertain: Usage) -> Iterator[str]:
+    if overshoot != Usage():
+        yield f"over its budget by {amount(overshoot)}"
+    if uncertain != Usage():
+        yield f"uncertain: {amount(uncertain)} set aside for calls that were sent and whose cost is not known"

@@ -1,0 +1,40 @@
+"""What is shown once a run has ended."""
+
+import sys
+import traceback
+
+from rich.console import Console
+
+from ._notes import notes_table
+from ._outcome import Outcome
+from ._problem import complain
+from ._table import receipts_table
+
+
+def show_receipts(console: Console, outcome: Outcome) -> None:
+    """Show the receipts as a table, and what the table does not say.
+
+    Args:
+        console: Where.
+        outcome: How the run ended.
+    """
+    console.print()
+    console.print(receipts_table(console, outcome.run, outcome.ending))
+    notes = notes_table(outcome.run)
+    if notes is not None:
+        console.print()
+        console.print(notes)
+
+
+def show_problem(outcome: Outcome, *, debug: bool) -> None:
+    """Tell on stderr, on one line, what went wrong, if anything did.
+
+    Args:
+        outcome: How the run ended.
+        debug: Whether the traceback comes before it.
+    """
+    if outcome.problem is None:
+        return
+    if debug:
+        traceback.print_exception(outcome.error, file=sys.stderr)
+    complain(outcome.problem)
