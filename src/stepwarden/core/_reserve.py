@@ -92,7 +92,16 @@ class Reservation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        blocks = self._blocks
+        hold = get_hold()
+        if hold is None or len(blocks) != 1 or blocks[0] is not hold:
+            self._leave()
+            return
+        # The common case: the only block, left where it was entered.
+        blocks.remove(hold)
+        if hold.state is OPEN:
+            hold.leave()
+        set_hold(hold.previous)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
