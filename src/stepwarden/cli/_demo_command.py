@@ -10,7 +10,7 @@ from ._json import encode
 from ._outcome import Outcome
 from ._output import say
 from ._problem import UsageError, message_of
-from ._report import show_problem, show_receipts
+from ._report import show_notes, show_problem, show_receipts
 from ._screen import screen
 from ._story import show_ending, show_opening
 from ._watch import watch
@@ -63,7 +63,9 @@ def show_demo(path: str | None, *, as_json: bool, debug: bool) -> int:
         say(encode(outcome.as_record(**more)))
     else:
         show_receipts(console, outcome)
-        if demo is not None:
+        if demo is None:
+            show_notes(console, outcome)
+        else:
             show_ending(console, demo)
     if debug or not as_json:
         show_problem(outcome, debug=debug)

@@ -58,9 +58,7 @@ def find_persona(target: str) -> Callable[..., Any]:
         except AttributeError:
             raise UsageError(f"module {module_name!r} has no {path!r}; {_what_it_has(module)}") from None
     if not _is_activated_by_call(found):
-        raise UsageError(
-            f"{target!r} is neither a persona nor a step but {_kind_of(found)}; {_what_it_has(module)}"
-        )
+        raise UsageError(f"{target!r} is neither a persona nor a step but {_kind_of(found)}; {_what_it_has(module)}")
     return found  # type: ignore[no-any-return]
 
 
@@ -69,9 +67,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise UsageError(
-                f"no module {name!r} in the current directory or among the installed packages"
-            ) from error
+            raise UsageError(f"no module {name!r} in the current directory or among the installed packages") from error
         raise UsageError(f"module {name!r} cannot be imported: {describe(error)}") from error
     except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
         raise UsageError(f"module {name!r} cannot be imported: {describe(error)}") from error

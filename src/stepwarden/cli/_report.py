@@ -12,7 +12,7 @@ from ._table import receipts_table
 
 
 def show_receipts(console: Console, outcome: Outcome) -> None:
-    """Show the receipts as a table, and what the table does not say.
+    """Show the receipts as a table.
 
     Args:
         console: Where.
@@ -20,6 +20,15 @@ def show_receipts(console: Console, outcome: Outcome) -> None:
     """
     console.print()
     console.print(receipts_table(console, outcome.run, outcome.ending))
+
+
+def show_notes(console: Console, outcome: Outcome) -> None:
+    """Show what the table does not say, if there is anything.
+
+    Args:
+        console: Where.
+        outcome: How the run ended.
+    """
     notes = notes_table(outcome.run)
     if notes is not None:
         console.print()

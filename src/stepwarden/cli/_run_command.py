@@ -11,7 +11,7 @@ from ._load import find_persona, importing_from_here
 from ._outcome import Outcome
 from ._output import Output, say
 from ._problem import UsageError
-from ._report import show_problem, show_receipts
+from ._report import show_notes, show_problem, show_receipts
 from ._screen import screen
 from ._watch import watch
 
@@ -65,6 +65,7 @@ def run_persona(
         if error is None and output.value is not None:
             _say(output.value)
         show_receipts(console, outcome)
+        show_notes(console, outcome)
     if debug or not as_json:
         show_problem(outcome, debug=debug)
     return outcome.exit_status
