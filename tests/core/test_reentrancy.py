@@ -25,7 +25,7 @@ CENT = Decimal("0.01")
 LOOK_UP = sw.tool(name="look_up", side_effect="none")(lambda: None)
 
 
-class InterruptedError(BaseException):
+class Interruption(BaseException):
     """Be raised by a signal handler."""
 
 
@@ -82,7 +82,7 @@ class Instants:
 
 def interrupt():
     """Be a signal handler that raises."""
-    raise InterruptedError
+    raise Interruption
 
 
 @sw.step
@@ -166,7 +166,7 @@ def interrupted(operation, number):
     with contextlib.suppress(sw.ScopeOrderError), sw.Run(budget=budget) as run:
         with contextlib.suppress(sw.ScopeOrderError), sw.step("around", budget=budget) as around:
             operation()
-            with contextlib.suppress(InterruptedError), Instants(number, interrupt) as instants:
+            with contextlib.suppress(Interruption), Instants(number, interrupt) as instants:
                 operation()
             another_thread(record)
         assert around.held == run.held
@@ -251,7 +251,7 @@ def test_a_waiter_is_served_whatever_interrupts_the_one_that_makes_room(handler)
             thread.start()
             while not run.tree.waiting:
                 thread.join(0.001)
-            with contextlib.suppress(InterruptedError), Instants(number, handler) as instants:
+            with contextlib.suppress(Interruption), Instants(number, handler) as instants:
                 hold.settle(input_tokens=5)
             was_there = instants.left <= 0
             with contextlib.suppress(sw.HoldClosedError):
@@ -307,11 +307,11 @@ def test_a_real_signal_handler_that_raises_leaves_sums_that_agree():
     """A timer's handler that raises again and again at random leaves nothing held and sums that agree."""
 
     def handler(number, frame):
-        raise InterruptedError
+        raise Interruption
 
     with contextlib.suppress(sw.ScopeOrderError), sw.Run() as run, signals(handler) as start:
         for _ in range(150):
-            with contextlib.suppress(InterruptedError):
+            with contextlib.suppress(Interruption):
                 start(random.uniform(1e-5, 4e-3))
                 while True:
                     for act in (record, settle, decorated, lose):

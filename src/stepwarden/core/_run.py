@@ -207,20 +207,21 @@ class Run(Scope):
         tree = self.tree
         try:
             while self.status is None:
+                with tree.lock:
+                    for waiter in tuple(tree.waiting):
+                        if self._holds(waiter.hold.scope):
+                            end(waiter, RunClosedError(f"run `{self.name}` ended while a call waited in it"))
                 for scope in reversed(self.open_scopes):
                     scope.close(Status.ABANDONED)
                 for hold in tuple(self.holds or ()):
                     hold.leave()
                     hold.let_go()
                 with tree.lock:
-                    if self.holds or self.open_scopes:
-                        continue
-                    for waiter in tuple(tree.waiting):
-                        if self._holds(waiter.hold.scope):
-                            end(waiter, RunClosedError(f"run `{self.name}` ended while a call waited in it"))
-                    self.closed_ns = tree.clock()
-                    self.status = status
-                    tree.open.pop(self.serial, None)
+                    # What another thread began meanwhile is ended first.
+                    if not self.holds and not self.open_scopes:
+                        self.closed_ns = tree.clock()
+                        self.status = status
+                        tree.open.pop(self.serial, None)
         except ForkedRunError:
             return  # the run belongs to the parent process, which ends it
 
