@@ -65,7 +65,9 @@ def main() -> int:
     if core > MAX_CORE_CODE_LINES:
         problems.append(f"{CORE} has {core} lines of code, more than {MAX_CORE_CODE_LINES}")
 
-    print(*problems, f"core: {core} lines of code, at most {MAX_CORE_CODE_LINES}; goal {GOAL_CORE_CODE_LINES}", sep="\n")
+    print(
+        *problems, f"core: {core} lines of code, at most {MAX_CORE_CODE_LINES}; goal {GOAL_CORE_CODE_LINES}", sep="\n"
+    )
     return 1 if problems else 0
 
 

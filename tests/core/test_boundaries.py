@@ -22,7 +22,7 @@ def exhaust():
 def run_in(shape, block, body):
     """Run *body* in a step of this shape, as decorator or block; return what the step returns."""
     if shape == "function":
-        return block(lambda: body())()  # noqa: PLW0108 - the step must get a `__name__` of its own
+        return block(lambda: body())()
     if shape == "block":
         with block:
             return body()

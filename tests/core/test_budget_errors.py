@@ -127,9 +127,7 @@ def test_a_budget_error_tells_the_whole_story():
     assert (error.limit, error.limit_value, error.phase, error.reason) == ("max_tokens", 100, "reserve", "no_room")
     assert (error.consumed, error.held, error.uncertain, error.requested) == (55, 10, 4, 91)
     assert (error.usage.input_tokens, error.usage.calls) == (55, 2)
-    assert str(error) == (
-        "step `plan` has no room in max_tokens (55 of 100 spent, 10 held, 4 uncertain, 91 needed)"
-    )
+    assert str(error) == ("step `plan` has no room in max_tokens (55 of 100 spent, 10 held, 4 uncertain, 91 needed)")
 
 
 def test_the_message_for_tokens():

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from fnmatch import fnmatchcase
 
 import pytest
@@ -173,10 +173,8 @@ def test_what_a_hook_does_to_the_payload_in_place_changes_nothing():
 
     @sw.hooks.on("PreStep")
     def meddle(event):
-        try:
+        with suppress(TypeError):  # a payload that cannot be written to is as good
             event.kwargs["x"] = "meddled"
-        except TypeError:
-            assert event.kwargs == {"x": "given"}  # a payload that cannot be written to is as good
 
     @sw.step
     def plan(*, x):
@@ -215,11 +213,9 @@ def run_step(event):
         with plan:
             make_happen(event)
 
-    with sw.Run(name="root") as run, sw.persona("captain", model="m-captain"):
-        try:
-            outer()
-        except (LookupError, sw.StepwardenError) as error:
-            assert not isinstance(error, sw.RunClosedError)
+    expected = suppress(LookupError, sw.BudgetExceededError, sw.EscalationError, sw.ToolDeniedError)
+    with sw.Run(name="root") as run, sw.persona("captain", model="m-captain"), expected:
+        outer()
     return run
 
 
@@ -235,7 +231,7 @@ def test_what_a_hook_spends_is_the_parents(event):
     def spend(told):
         sw.record_usage("m", input_tokens=1_000)
         with sw.reserve(input_tokens=500) as hold:
-            hold.settle(input_tokens=100)
+            hold.settle(input_tokens=100, output_tokens=0)
         look()
 
     run = run_step(event)
@@ -314,7 +310,7 @@ def test_hooks_may_work_where_the_run_is_implicit(event):
         assert (sw.current_persona(), sw.current_step(), sw.default_model()) == (None, None, None)
         note()
         with sw.reserve(output_tokens=1) as hold:
-            hold.settle(output_tokens=1)
+            hold.settle(input_tokens=0, output_tokens=1)
         done.append("hold")
 
     kind = sw.persona if event.startswith("Persona") else sw.step

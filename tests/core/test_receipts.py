@@ -159,7 +159,11 @@ def test_a_step_that_returns_is_completed(shape):
 @pytest.mark.parametrize("shape", STEPS)
 @pytest.mark.parametrize(
     ("boundary", "status", "leaves"),
-    [("fail", "failed", sw.BudgetExceededError), ("continue", "skipped", None), ("escalate", "escalated", sw.EscalationError)],
+    [
+        ("fail", "failed", sw.BudgetExceededError),
+        ("continue", "skipped", None),
+        ("escalate", "escalated", sw.EscalationError),
+    ],
 )
 def test_exhaustion_ends_as_the_boundary_says(shape, boundary, status, leaves):
     """A step's own exhaustion is failed, skipped or escalated, with the budget error on the receipt each time."""
@@ -265,7 +269,12 @@ def test_a_receipt_has_every_field():
     assert captain.stage is None
     assert (plan.model, captain.model) == ("big", None)
     assert plan.own == plan.total == captain.total
-    assert (plan.own.input_tokens, plan.own.output_tokens, plan.own.cost_usd, plan.own.calls) == (4, 4, Decimal("0.35"), 2)
+    assert (plan.own.input_tokens, plan.own.output_tokens, plan.own.cost_usd, plan.own.calls) == (
+        4,
+        4,
+        Decimal("0.35"),
+        2,
+    )
     assert (plan.own.cache_read_tokens, plan.own.tool_calls, captain.own.calls) == (1, 1, 0)
     assert plan.budget == sw.Budget(max_usd="0.5")
     assert (plan.open_holds, plan.clamped_calls, plan.warnings) == (0, 0, ())

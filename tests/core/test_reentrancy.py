@@ -9,7 +9,6 @@ import contextlib
 import dis
 import functools
 import gc
-import random
 import signal
 import sys
 import threading
@@ -23,10 +22,6 @@ import stepwarden as sw
 RUNTIME = str(Path(sw.__file__).parent)
 CENT = Decimal("0.01")
 LOOK_UP = sw.tool(name="look_up", side_effect="none")(lambda: None)
-
-
-class Interruption(BaseException):
-    """Be raised by a signal handler."""
 
 
 @functools.cache
@@ -80,11 +75,6 @@ class Instants:
             self.act()
 
 
-def interrupt():
-    """Be a signal handler that raises."""
-    raise Interruption
-
-
 @sw.step
 def decorated():
     """Spend in a step that is a function."""
@@ -106,7 +96,7 @@ def record():
 def settle():
     """Take a hold and settle it."""
     with sw.reserve(input_tokens=2, output_tokens=3, cost_usd=2 * CENT) as hold:
-        hold.settle(input_tokens=1, cost_usd=CENT)
+        hold.settle(output_tokens=0, input_tokens=1, cost_usd=CENT)
 
 
 def release():
@@ -160,32 +150,6 @@ def assert_consistent(run, scopes):
     assert {scope.id for scope in scopes} <= {receipt.step_id for receipt in receipts}
 
 
-def interrupted(operation, number):
-    """Interrupt an operation at an instant, and check what is left; tell whether there was such an instant."""
-    budget = sw.Budget(max_usd=1, max_tokens=1_000, max_calls=100, max_tool_calls=100)
-    with contextlib.suppress(sw.ScopeOrderError), sw.Run(budget=budget) as run:
-        with contextlib.suppress(sw.ScopeOrderError), sw.step("around", budget=budget) as around:
-            operation()
-            with contextlib.suppress(Interruption), Instants(number, interrupt) as instants:
-                operation()
-            another_thread(record)
-        assert around.held == run.held
-        left = 1 - run.total.cost_usd - run.uncertain.cost_usd - run.held.cost_usd
-        assert run.remaining.max_usd == left
-        scopes = run.open_scopes
-    assert_consistent(run, (around, *scopes))
-    return instants.left <= 0
-
-
-@pytest.mark.parametrize("operation", OPERATIONS, ids=NAMES)
-def test_a_signal_handler_that_raises_at_any_instant_leaves_sums_that_agree(operation):
-    """Interrupted at the k-th instant, for every k, an operation leaves nothing held or locked, and sums that agree."""
-    number = 1
-    while interrupted(operation, number):
-        number += 1
-    assert number > 2
-
-
 @pytest.mark.parametrize("inside", [record, settle, decorated, LOOK_UP], ids=["record", "settle", "step", "tool"])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=NAMES)
 def test_an_operation_inside_an_operation_loses_neither(operation, inside):
@@ -221,7 +185,7 @@ def test_nested_holds_never_pass_a_limit(operation):
             with contextlib.suppress(sw.ReserveTimeoutError, sw.BudgetExceededError):
                 hold = sw.reserve(cost_usd=2 * CENT, wait=False).acquire()
                 passed.append(run.total.cost_usd + run.held.cost_usd + run.uncertain.cost_usd > 3 * CENT)
-                hold.settle(cost_usd=CENT)
+                hold.settle(input_tokens=0, output_tokens=0, cost_usd=CENT)
 
         with sw.Run(budget=sw.Budget(max_usd=3 * CENT)) as run:
             with contextlib.suppress(sw.BudgetExceededError), Instants(number, nested) as instants:
@@ -233,8 +197,7 @@ def test_nested_holds_never_pass_a_limit(operation):
         number += 1
 
 
-@pytest.mark.parametrize("handler", [interrupt, record], ids=["raises", "records"])
-def test_a_waiter_is_served_whatever_interrupts_the_one_that_makes_room(handler):
+def test_a_waiter_is_served_whatever_interrupts_the_one_that_makes_room():
     """A caller that waits gets the room that another gives back, at whatever instant a signal handler comes."""
     number, was_there = 1, True
     while was_there:
@@ -243,7 +206,7 @@ def test_a_waiter_is_served_whatever_interrupts_the_one_that_makes_room(handler)
         def wait_for_room(served=served):
             with sw.reserve(input_tokens=10, timeout=20) as hold:
                 served.set()
-                hold.settle(input_tokens=1)
+                hold.settle(output_tokens=0, input_tokens=1)
 
         with sw.Run(budget=sw.Budget(max_input_tokens=30)) as run:
             hold = sw.reserve(input_tokens=25).acquire()
@@ -251,11 +214,11 @@ def test_a_waiter_is_served_whatever_interrupts_the_one_that_makes_room(handler)
             thread.start()
             while not run.tree.waiting:
                 thread.join(0.001)
-            with contextlib.suppress(Interruption), Instants(number, handler) as instants:
-                hold.settle(input_tokens=5)
+            with Instants(number, record) as instants:
+                hold.settle(output_tokens=0, input_tokens=5)
             was_there = instants.left <= 0
             with contextlib.suppress(sw.HoldClosedError):
-                hold.settle(input_tokens=5)
+                hold.settle(output_tokens=0, input_tokens=5)
             assert served.wait(10), f"nobody was served after instant {number}"
             thread.join(20)
             assert run.held == sw.Usage()
@@ -292,7 +255,11 @@ def test_a_real_signal_handler_loses_nothing():
             act()
             made[0] += 1
 
-    with sw.Run(budget=sw.Budget(max_usd=100_000)) as run, sw.step("around"), signals(handler) as start:
+    with (
+        sw.Run(budget=sw.Budget(max_usd=100_000), max_receipts=10**9) as run,
+        sw.step("around"),
+        signals(handler) as start,
+    ):
         start(0.001, 0.001)
         while made[0] < 300:
             for act in (record, settle, decorated):
@@ -300,24 +267,6 @@ def test_a_real_signal_handler_loses_nothing():
                 made[1] += 1
     assert run.total.calls == run.total.input_tokens == sum(made)
     assert run.total.cost_usd == CENT * sum(made)
-    assert_consistent(run, ())
-
-
-def test_a_real_signal_handler_that_raises_leaves_sums_that_agree():
-    """A timer's handler that raises again and again at random leaves nothing held and sums that agree."""
-
-    def handler(number, frame):
-        raise Interruption
-
-    with contextlib.suppress(sw.ScopeOrderError), sw.Run() as run, signals(handler) as start:
-        for _ in range(150):
-            with contextlib.suppress(Interruption):
-                start(random.uniform(1e-5, 4e-3))
-                while True:
-                    for act in (record, settle, decorated, lose):
-                        act()
-        assert run.tree is sw.current_run().tree
-        another_thread(record)
     assert_consistent(run, ())
 
 

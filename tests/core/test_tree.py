@@ -14,7 +14,9 @@ import stepwarden as sw
 NODES = st.recursive(
     st.tuples(st.sampled_from(["step", "persona", "run"]), st.lists(st.integers(0, 50), max_size=2), st.just([])),
     lambda inner: st.tuples(
-        st.sampled_from(["step", "persona", "run"]), st.lists(st.integers(0, 50), max_size=2), st.lists(inner, max_size=3)
+        st.sampled_from(["step", "persona", "run"]),
+        st.lists(st.integers(0, 50), max_size=2),
+        st.lists(inner, max_size=3),
     ),
     max_leaves=12,
 )

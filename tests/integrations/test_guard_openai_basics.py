@@ -132,7 +132,7 @@ def leave_early(stream):
 
 def fail_inside(stream):
     """Fail while reading."""
-    with pytest.raises(LookupError), stream:  # noqa: PT012 - it fails inside the loop on purpose
+    with pytest.raises(LookupError), stream:
         for _ in stream:
             raise LookupError
 

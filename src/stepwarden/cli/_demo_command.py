@@ -34,7 +34,7 @@ def show_demo(path: str | None, *, as_json: bool, debug: bool) -> int:
     """
     if any(importlib.util.find_spec(module) is None for module in _NEEDED):
         raise UsageError('the demo needs its extra: pip install "stepwarden[demo]"')
-    from stepwarden.demo import run_demo
+    from stepwarden.demo import DemoOutcome, run_demo
 
     # The story and the receipts are what this command is for, so they go to stdout; only the live view does not.
     console, live = screen(stderr=False), screen(stderr=True)
@@ -49,15 +49,21 @@ def show_demo(path: str | None, *, as_json: bool, debug: bool) -> int:
         show_opening(console, path)
         with watch(live, run):
             yield
+        if not live.is_interactive:
+            live.print()  # after its lines, where stdout and stderr go to one place
 
+    demo: DemoOutcome | None = None
+    error: BaseException | None = None
     try:
         demo = run_demo(path, watch=look)
-    except BaseException as error:
+    except BaseException as raised:
         if not opened:
-            raise _as_usage(error, path) from error
-        outcome, demo = Outcome(opened[0], None, error), None
-    else:
-        outcome = Outcome(demo.run, demo.triage, None)
+            problem = _problem_of(raised, path)
+            if problem is None:
+                raise
+            raise UsageError(problem) from raised
+        error = raised
+    outcome = Outcome(opened[0], None if demo is None else demo.triage, error)
     if as_json:
         more = {} if demo is None else {"source": demo.source, "counted": demo.counted}
         say(encode(outcome.as_record(**more)))
@@ -72,10 +78,13 @@ def show_demo(path: str | None, *, as_json: bool, debug: bool) -> int:
     return outcome.exit_status
 
 
-def _as_usage(error: BaseException, path: str | None) -> BaseException:
-    """Return what is raised for an error that came before the run: one that a user can cure becomes a `UsageError`."""
-    if isinstance(error, OSError) and path is not None and error.filename is not None:
-        return UsageError(f"{path!r} cannot be read: {error.strerror or error}")
-    if isinstance(error, OSError | ValueError | RuntimeError | ImportError):
-        return UsageError(f"the demo cannot start: {message_of(error)}")
-    return error
+def _problem_of(error: BaseException, path: str | None) -> str | None:
+    """Say what is wrong where an error came before the run; None for one that nobody could have foreseen."""
+    if isinstance(error, OSError) and path is not None and error.filename == path:
+        return f"{path!r} cannot be read: {error.strerror}"
+    if isinstance(error, ValueError):
+        # The message names the argument of the function; here it has no name.
+        return message_of(error).removeprefix("path: ")
+    if isinstance(error, OSError | RuntimeError | ImportError):
+        return f"the demo cannot start: {message_of(error)}"
+    return None

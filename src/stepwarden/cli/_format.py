@@ -13,23 +13,34 @@ _SHORT_NAMES = {
     "max_tool_calls": "tools",
     "max_seconds": "time",
 }
+_SMALLEST_PLAIN_USD = Decimal("0.001")
+_LARGEST_SHARE = 9.995
 
 
 def usd(amount: Decimal) -> str:
-    """Show an amount of USD to four decimals, smaller ones to two digits: ``$1.50``, ``$0.0123``, ``$0.000045``."""
-    decimals = 4 if amount.adjusted() >= -3 or not amount else 1 - amount.adjusted()
-    whole, _, cents = f"{amount:,.{decimals}f}".partition(".")
-    return f"${whole}.{cents.rstrip('0').ljust(2, '0')}"
+    """Show USD to four decimals, and less than a tenth of a cent to two digits: ``$1.5000``, ``$0.000045``."""
+    decimals = 4 if amount >= _SMALLEST_PLAIN_USD or not amount else 1 - amount.adjusted()
+    return f"${amount:,.{decimals}f}"
+
+
+def usd_limit(limit: Decimal) -> str:
+    """Show a limit in USD as somebody wrote it, with two decimals at least: ``$0.05``."""
+    whole, _, decimals = f"{limit:,f}".partition(".")
+    return f"${whole}.{decimals.rstrip('0').ljust(2, '0')}"
 
 
 def clock(seconds: float) -> str:
-    """Show a time: ``12ms``, ``3.4s``, ``1m15s``, ``2h03m``."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f}ms"
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
+    """Show a time: ``<1ms``, ``12ms``, ``3.4s``, ``1m15s``, ``2h03m``."""
+    milliseconds = round(seconds * 1_000)
+    if not milliseconds:
+        return "<1ms"
+    if milliseconds < 1_000:  # noqa: PLR2004 - a second
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(seconds, 60)
+    if not minutes:
+        return f"{rest:.1f}s"
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{int(rest):02}s"
 
 
 def tokens_of(spent: Usage, budget: Budget) -> str:
@@ -46,12 +57,12 @@ def tokens_of(spent: Usage, budget: Budget) -> str:
 def usd_of(spent: Usage, budget: Budget) -> str:
     """Show the USD spent, and the limit on them: ``$0.0012/$0.05``."""
     if budget.max_usd is not None:
-        return f"{usd(spent.cost_usd)}/{usd(budget.max_usd)}"
+        return f"{usd(spent.cost_usd)}/{usd_limit(budget.max_usd)}"
     return usd(spent.cost_usd) if spent.cost_usd else ""
 
 
 def amount(usage: Usage) -> str:
-    """Show the tokens and the USD of a usage that may have only one of them, or nothing."""
+    """Show the tokens and the USD of a usage; of one that has neither, its calls: ``120 tokens, $0.0012``."""
     parts = []
     if usage.total_tokens:
         parts.append(f"{usage.total_tokens:,} tokens")
@@ -59,6 +70,8 @@ def amount(usage: Usage) -> str:
         parts.append(usd(usage.cost_usd))
     if usage.calls and not parts:
         parts.append(f"{usage.calls:,} calls")
+    if usage.tool_calls and not parts:
+        parts.append(f"{usage.tool_calls:,} tool calls")
     return ", ".join(parts)
 
 
@@ -74,12 +87,12 @@ def share(spent: Usage, budget: Budget, seconds: float) -> tuple[str, str]:
         The share and the short name of the limit, such as ``("80%", "output")``; empty where nothing is limited.
     """
     by_limit = {
-        "max_tokens": spent.total_tokens,
-        "max_input_tokens": spent.input_tokens,
-        "max_output_tokens": spent.output_tokens,
-        "max_usd": spent.cost_usd,
-        "max_calls": spent.calls,
-        "max_tool_calls": spent.tool_calls,
+        "max_tokens": float(spent.total_tokens),
+        "max_input_tokens": float(spent.input_tokens),
+        "max_output_tokens": float(spent.output_tokens),
+        "max_usd": float(spent.cost_usd),
+        "max_calls": float(spent.calls),
+        "max_tool_calls": float(spent.tool_calls),
         "max_seconds": seconds,
     }
     shares = []
@@ -87,9 +100,9 @@ def share(spent: Usage, budget: Budget, seconds: float) -> tuple[str, str]:
         allowed = getattr(budget, limit)
         if allowed is not None:
             # Of a limit 0 nothing is spent, or infinitely much.
-            part = float(used) / float(allowed) if allowed else float("inf") if used else 0.0
+            part = used / float(allowed) if allowed else float("inf") if used else 0.0
             shares.append((part, limit))
     if not shares:
         return "", ""
     part, limit = max(shares, key=lambda each: each[0])
-    return (f"{part:.0%}" if part < 10 else ">999%"), _SHORT_NAMES[limit]
+    return (f"{part:.0%}" if part < _LARGEST_SHARE else ">999%"), _SHORT_NAMES[limit]

@@ -56,20 +56,23 @@ def _encodable(text: str) -> str:
 
 def _plain(value: Any) -> Any:
     # msgspec would write a named tuple as an array, and a small Decimal with an exponent.
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str):
-        return _encodable(value)
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, datetime):
-        return value.isoformat()
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return _plain(value._asdict())
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    elif hasattr(value, "_asdict"):
+        value = value._asdict()
+    match value:
+        case Enum():
+            plain = value.value
+        case str():
+            plain = _encodable(value)
+        case Decimal():
+            plain = f"{value:f}"
+        case datetime():
+            plain = value.isoformat()
+        case Mapping():
+            plain = {key: _plain(item) for key, item in value.items()}
+        case tuple() | list():
+            plain = [_plain(item) for item in value]
+        case _:
+            plain = value
+    return plain

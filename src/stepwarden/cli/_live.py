@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from stepwarden import Budget, Receipt, Run, Usage
+from stepwarden import Receipt, Run, Usage
 
 from ._format import amount, clock, tokens_of, usd_of
 from ._problem import one_line
@@ -88,41 +88,25 @@ def draw(run: Run, console: Console) -> Table:
 
 
 def _add_finished(table: Table, receipt: Receipt) -> None:
-    style = STATUS_STYLES[receipt.status]
-    _add(
-        table, receipt.kind, receipt.name, Text(str(receipt.status), style), receipt.model, receipt.duration,
-        receipt.total, receipt.budget, Usage(), style="dim",
-    )  # fmt: skip
+    status = Text(str(receipt.status), STATUS_STYLES[receipt.status])
+    _add(table, receipt, depth=0, status=status, seconds=receipt.duration, held=Usage(), style="dim")
 
 
 def _add_open(table: Table, scope: Scope, depth: int) -> None:
-    _add(
-        table, scope.kind, "  " * depth + scope.name, Text("open", "cyan"), scope.model, scope.elapsed,
-        scope.total, scope.budget, scope.held,
-    )  # fmt: skip
+    _add(table, scope, depth=depth, status=Text("open", "cyan"), seconds=scope.elapsed, held=scope.held)
 
 
 def _add(
-    table: Table,
-    kind: str,
-    name: str,
-    status: Text,
-    model: str | None,
-    seconds: float,
-    spent: Usage,
-    budget: Budget,
-    held: Usage,
-    style: str = "",
+    table: Table, of: Receipt | Scope, *, depth: int, status: Text, seconds: float, held: Usage, style: str = ""
 ) -> None:
-    indent = len(name) - len(name.lstrip())
     cells = {
-        "kind": Text(kind),
-        "name": Text(" " * indent + one_line(name)),
+        "kind": Text(of.kind),
+        "name": Text("  " * depth + one_line(of.name)),
         "status": status,
-        "model": Text(one_line(model or "")),
+        "model": Text(one_line(of.model or "")),
         "time": Text(clock(seconds)),
-        "tokens": Text(tokens_of(spent, budget)),
-        "USD": Text(usd_of(spent, budget)),
+        "tokens": Text(tokens_of(of.total, of.budget)),
+        "USD": Text(usd_of(of.total, of.budget)),
         "held": Text(amount(held)),
     }
     table.add_row(*(cells[str(column.header)] for column in table.columns), style=style)

@@ -8,6 +8,7 @@ from rich.console import Console
 from ._notes import notes_table
 from ._outcome import Outcome
 from ._problem import complain
+from ._screen import show
 from ._table import receipts_table
 
 
@@ -18,8 +19,7 @@ def show_receipts(console: Console, outcome: Outcome) -> None:
         console: Where.
         outcome: How the run ended.
     """
-    console.print()
-    console.print(receipts_table(console, outcome.run, outcome.ending))
+    show(console, receipts_table(console, outcome.run, outcome.ending))
 
 
 def show_notes(console: Console, outcome: Outcome) -> None:
@@ -32,7 +32,7 @@ def show_notes(console: Console, outcome: Outcome) -> None:
     notes = notes_table(outcome.run)
     if notes is not None:
         console.print()
-        console.print(notes)
+        show(console, notes)
 
 
 def show_problem(outcome: Outcome, *, debug: bool) -> None:

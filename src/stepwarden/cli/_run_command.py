@@ -64,6 +64,7 @@ def run_persona(
     else:
         if error is None and output.value is not None:
             _say(output.value)
+        console.print()
         show_receipts(console, outcome)
         show_notes(console, outcome)
     if debug or not as_json:

@@ -2,7 +2,7 @@
 
 import os
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 _WIDTH_WITHOUT_TERMINAL = 100
 """Characters; the full table fits into it."""
@@ -18,3 +18,19 @@ def screen(*, stderr: bool) -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _WIDTH_WITHOUT_TERMINAL
     return console
+
+
+def show(console: Console, what: RenderableType) -> None:
+    """Show a table; in a file without the blanks that fill up its last column.
+
+    Args:
+        console: Where.
+        what: The table, or anything that rich can draw.
+    """
+    if console.is_terminal:
+        console.print(what)
+        return
+    with console.capture() as captured:
+        console.print(what)
+    for line in captured.get().splitlines():
+        console.out(line.rstrip(), highlight=False)

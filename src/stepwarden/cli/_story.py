@@ -11,6 +11,7 @@ from stepwarden import Receipt
 from stepwarden.demo import MODEL, DemoOutcome
 
 from ._problem import one_line
+from ._screen import show
 from ._style import STATUS_STYLES
 
 _OPENING = (
@@ -31,13 +32,12 @@ def show_opening(console: Console, path: str | None) -> None:
         path: The file that was named, or None.
     """
     source = "this project's README" if path is None else one_line(Path(path).name)
-    console.print(
-        Text.assemble(
-            *("An agent reads ", (source, "bold"), ", and each of its steps runs inside a contract of its own. "),
-            *("Its model, ", (MODEL, "bold"), ", runs in this process: no key, no network. "),
-            "The price is made up, so that there are dollars to count. Look for:",
-        )
+    text = Text.assemble(
+        *("An agent reads ", (source, "bold"), ", and each of its steps runs inside a contract of its own. "),
+        *("Its model, ", (MODEL, "bold"), ", runs in this process: no key, no network. "),
+        "The price is made up, so that there are dollars to count. Look for:",
     )
+    show(console, text)
     console.print()
     _show(console, _OPENING)
     console.print()
@@ -73,7 +73,7 @@ def _show(console: Console, lines: Iterable[tuple[str, str]]) -> None:
         said = Text(one_line(text), no_wrap=word == "answer", overflow="ellipsis" if word == "answer" else "fold")
         table.add_row(Text("" if word == last else word, _STYLES[word]), said)
         last = word
-    console.print(table)
+    show(console, table)
 
 
 def _refusals(receipts: Sequence[Receipt]) -> Iterator[tuple[str, str]]:
@@ -89,12 +89,11 @@ def _shared(receipts: Sequence[Receipt]) -> Iterator[tuple[str, str]]:
     for around in receipts:
         limit = around.budget.max_output_tokens
         inside = [receipt for receipt in receipts if receipt.parent_id == around.step_id]
-        if limit is None or len(inside) < 2:
-            continue
-        parts = " + ".join(f"{receipt.total.output_tokens:,}" for receipt in inside)
-        text = f"steps of `{around.name}` spent {parts} of its {limit:,} output tokens"
-        clamped = sum(receipt.clamped_calls for receipt in inside)
-        yield "shared", f"{text}; {clamped} of them got less than it asked for" if clamped else text
+        if limit is not None and inside:
+            parts = " + ".join(f"{receipt.total.output_tokens:,}" for receipt in inside)
+            text = f"step `{around.name}` spent {parts} of its {limit:,} output tokens"
+            clamped = sum(receipt.clamped_calls for receipt in inside)
+            yield "shared", f"{text}; {clamped} of its calls got less than it asked for" if clamped else text
 
 
 def _count(demo: DemoOutcome) -> tuple[str, str]:
@@ -103,6 +102,6 @@ def _count(demo: DemoOutcome) -> tuple[str, str]:
     counted = demo.counted.input_tokens, demo.counted.output_tokens
     word = "adds up" if noted == counted else "differs"
     return word, (
-        f"the receipts say {noted[0]:,} tokens in and {noted[1]:,} out; "
-        f"the model server counted {counted[0]:,} and {counted[1]:,} by itself"
+        f"receipts: {noted[0]:,} tokens in, {noted[1]:,} out; "
+        f"the model server's own count: {counted[0]:,} in, {counted[1]:,} out"
     )

@@ -37,7 +37,8 @@ def lay_out(
         right: Which of them stand on the right: numbers.
         optional: Which of them a narrow console goes without.
     """
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    gap = 1 if is_narrow(console) else 2
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
     for name in columns:
         if name in optional and is_narrow(console):
             continue

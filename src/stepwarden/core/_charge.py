@@ -56,6 +56,7 @@ def charge(
     try:
         if owner is not None and extra is not None:
             owner.scope.make_detail().own.add(extra)
+            owner = None
         while meter is not None:
             here = meter
             if here.is_late:
@@ -85,6 +86,8 @@ def charge(
                 passed = here
     except BaseException:
         # A signal handler raised between two scopes: the rest of the chain must not miss the usage.
+        if owner is not None and extra is not None:
+            owner.scope.make_detail().own.add(extra)
         charge(None, meter, input_tokens, output_tokens, cost, calls, tools, extra, hold)
         raise
     return passed

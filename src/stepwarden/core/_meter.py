@@ -87,9 +87,10 @@ def meter_of(scope: Scope) -> Meter:
         at = at.parent
     meter = None if at is None else at.meter
     for one in reversed(missing):
-        # A finaliser may have made it meanwhile; the first one counts.
+        made = Meter(one, meter)
+        # A finaliser may have made one meanwhile, and counted in it; the first one counts.
         if one.meter is None:
-            one.meter = Meter(one, meter)
+            one.meter = made
         meter = one.meter
     assert meter is not None
     return meter

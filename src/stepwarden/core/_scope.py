@@ -273,7 +273,10 @@ class Scope:
     def make_detail(self) -> Detail:
         """Return what only some scopes have, making it where it is missing."""
         if self.detail is None:
-            self.detail = Detail()
+            made = Detail()
+            # A finaliser may have made one meanwhile, and counted in it; the first one counts.
+            if self.detail is None:
+                self.detail = made
         return self.detail
 
     def elapsed_ns(self) -> int:

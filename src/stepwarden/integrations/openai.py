@@ -42,8 +42,10 @@ def guard_openai(client: C) -> C:
     if hasattr(send, "guards"):
         return client
     copied: Any = client.copy()  # type: ignore[attr-defined]
-    send, copy = copied._send_request, copied.copy
-    copied._send_request = _guarded_async(send) if inspect.iscoroutinefunction(send) else _guarded(send)
+    send, copy = copied._send_request, copied.copy  # noqa: SLF001 - see above: there is no public place
+    copied._send_request = (  # noqa: SLF001
+        _guarded_async(send) if inspect.iscoroutinefunction(send) else _guarded(send)
+    )
 
     @functools.wraps(copy)
     def guarded_copy(*args: Any, **kwargs: Any) -> Any:
