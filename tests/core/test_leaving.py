@@ -237,6 +237,28 @@ def test_a_closed_leaf_is_skipped_where_it_was_opened():
         assert (around.own.input_tokens, run.own.input_tokens) == (3, 0)
 
 
+@pytest.mark.parametrize("carried", ["before", "after"])
+def test_a_propagated_function_does_not_bring_a_closed_leaf_back(carried):
+    """A closed leaf that is skipped stays skipped when a function carried from there, before or after, is called."""
+
+    def scenario():
+        with sw.Run(), sw.step("around") as around:
+            block = sw.step("b", tools=[])
+            closed = block.__enter__()
+            late = sw.propagate(sw.current_step)
+            elsewhere(block.__exit__, None, None, None)
+            if carried == "after":
+                late = sw.propagate(sw.current_step)
+            assert sw.current_step() is around
+            assert late() is (closed if carried == "before" else around)
+            assert sw.current_step() is around
+            sw.record_usage(input_tokens=1)
+            assert around.own.input_tokens == 1
+            assert sw.current_policy() == sw.Policy()
+
+    elsewhere(scenario)
+
+
 def test_a_coroutine_closed_from_another_context_leaves_no_scope_behind():
     """A coroutine step driven by hand and closed in another context is cancelled, and its driver is back outside."""
 

@@ -211,8 +211,7 @@ def test_a_sync_wait_on_a_loops_thread_is_an_error():
             with pytest.raises(sw.ReserveTimeoutError):
                 sw.reserve(wait=False).acquire()
             waiting = asyncio.create_task(asyncio.to_thread(take))
-            while not run.tree.waiting:
-                await asyncio.sleep(0.001)
+            await asyncio.to_thread(until_waiting, run, 1)
             hold.release()
             (await waiting).release()
             assert run.held == NOTHING
@@ -281,15 +280,13 @@ def test_nobody_is_forgotten_however_callers_are_mixed(callers):
             except sw.ReserveTimeoutError:
                 assert impatient
 
-        async def task(size, leaves) -> None:
+        async def task(size) -> None:
             async with sw.reserve(input_tokens=size, timeout=SAFETY) as granted:
-                await asyncio.sleep(0)
                 granted.release()
 
         async def loop(name) -> None:
-            tasks = [
-                (asyncio.create_task(task(size, leaves)), leaves) for where, size, leaves in callers if where == name
-            ]
+            mine = [(size, leaves) for where, size, leaves in callers if where == name]
+            tasks = [(asyncio.create_task(task(size)), leaves) for size, leaves in mine]
             await asyncio.sleep(0)
             for one, leaves in tasks:
                 if leaves:

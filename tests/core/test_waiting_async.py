@@ -49,7 +49,7 @@ def in_loop(test):
 @pytest.mark.parametrize("change", ["settle", "release", "extend", "leave"])
 @in_loop
 async def test_a_call_that_fits_ever_waits_until_it_fits_now(change):
-    """A call that only holds keep out waits until a settle, a release, an extension or the loss of a hold makes room."""
+    """A call that only holds keep out waits until a settle, release, extension or the loss of a hold makes room."""
     with sw.Run(budget=sw.Budget(max_tokens=100)) as run:
         context, reservation = contextvars.copy_context(), sw.reserve(input_tokens=60)
         hold = context.run(reservation.__enter__)
@@ -109,44 +109,6 @@ async def test_a_waiter_is_refused_as_soon_as_what_is_spent_leaves_no_room(what)
         if what == "record":
             other.release()
         assert run.held == NOTHING
-
-
-@in_loop
-async def test_a_waiter_behind_another_is_refused_as_soon_as_it_has_no_room():
-    """A waiter that what is spent leaves no room is refused at once, also where one before it still waits."""
-    with sw.Run(budget=sw.Budget(max_tokens=100)):
-        hold = elsewhere(sw.reserve(input_tokens=60))
-        first = asyncio.create_task(take(input_tokens=45))
-        await quiet()
-        second = asyncio.create_task(take(input_tokens=50))
-        await quiet()
-        sw.record_usage(input_tokens=52)
-        await quiet()
-        assert not first.done()
-        was_refused = second.done()
-        hold.release()
-        (await first).release()
-        with pytest.raises(sw.BudgetExceededError, match="no room"):
-            await second
-        assert was_refused
-
-
-@in_loop
-async def test_a_waiter_is_refused_for_what_is_spent_beside_its_scope():
-    """A waiter in a step is refused at once when a step beside it spends what the run had left for it."""
-    with sw.Run(budget=sw.Budget(max_tokens=100)):
-        with sw.step("inner", budget=sw.Budget(max_tokens=50)):
-            hold = elsewhere(sw.reserve(input_tokens=30))
-            task = asyncio.create_task(take(input_tokens=40))
-            await quiet()
-            assert not task.done()
-        sw.record_usage(input_tokens=61)
-        await quiet()
-        was_refused = task.done()
-        hold.release()
-        with pytest.raises(sw.BudgetExceededError, match="run `run` has no room"):
-            await task
-        assert was_refused
 
 
 @given(st.lists(st.integers(1, 10), min_size=2, max_size=12), st.integers(1, 10))

@@ -1,5 +1,6 @@
 """The commands and their options, as cyclopts reads them."""
 
+import traceback
 from importlib.metadata import version
 from typing import Annotated
 
@@ -40,6 +41,8 @@ def run_app(argv: list[str]) -> int:
         complain(f"{str(error).removesuffix('.')}; see `stepwarden --help`")
         return 2
     except UsageError as error:
+        if "--debug" in argv and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
         complain(error)
         return 2
     # Help and the version have printed themselves, and return nothing.

@@ -19,7 +19,9 @@ _LARGEST_SHARE = 9.995
 
 def usd(amount: Decimal) -> str:
     """Show USD to four decimals, and less than a tenth of a cent to two digits: ``$1.5000``, ``$0.000045``."""
-    decimals = 4 if amount >= _SMALLEST_PLAIN_USD or not amount else 1 - amount.adjusted()
+    if not amount:
+        return "$0"
+    decimals = 4 if amount >= _SMALLEST_PLAIN_USD else 1 - amount.adjusted()
     return f"${amount:,.{decimals}f}"
 
 
@@ -43,6 +45,11 @@ def clock(seconds: float) -> str:
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{int(rest):02}s"
 
 
+def plural(count: int, noun: str) -> str:
+    """Show how many of something there are: ``1 call``, ``1,200 calls``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def tokens_of(spent: Usage, budget: Budget) -> str:
     """Show the tokens spent, and the limit on them: ``120/4,000``, or ``60/96 out`` where only output is limited."""
     if budget.max_tokens is not None:
@@ -61,17 +68,23 @@ def usd_of(spent: Usage, budget: Budget) -> str:
     return usd(spent.cost_usd) if spent.cost_usd else ""
 
 
+def held_of(usage: Usage) -> str:
+    """Show what open calls hold: ``825 $0.0130``."""
+    parts = (f"{usage.total_tokens:,}" if usage.total_tokens else "", usd(usage.cost_usd) if usage.cost_usd else "")
+    return " ".join(part for part in parts if part)
+
+
 def amount(usage: Usage) -> str:
     """Show the tokens and the USD of a usage; of one that has neither, its calls: ``120 tokens, $0.0012``."""
     parts = []
     if usage.total_tokens:
-        parts.append(f"{usage.total_tokens:,} tokens")
+        parts.append(plural(usage.total_tokens, "token"))
     if usage.cost_usd:
         parts.append(usd(usage.cost_usd))
     if usage.calls and not parts:
-        parts.append(f"{usage.calls:,} calls")
+        parts.append(plural(usage.calls, "call"))
     if usage.tool_calls and not parts:
-        parts.append(f"{usage.tool_calls:,} tool calls")
+        parts.append(plural(usage.tool_calls, "tool call"))
     return ", ".join(parts)
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from stepwarden import Receipt, Run
 
-from ._format import usd
+from ._format import plural, usd
 from ._problem import one_line
 
 
@@ -49,5 +49,5 @@ class Lines:
 def _ended(receipt: Receipt) -> str:
     line = f"{receipt.status} {receipt.kind} {one_line(receipt.name)}"
     if receipt.total.calls:
-        line += f" {receipt.total.total_tokens:,} tokens {usd(receipt.total.cost_usd)}"
+        line += f" {plural(receipt.total.total_tokens, 'token')} {usd(receipt.total.cost_usd)}"
     return line if receipt.error is None else f"{line}: {one_line(receipt.error.message)}"

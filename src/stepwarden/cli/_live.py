@@ -14,9 +14,9 @@ from rich.text import Text
 
 from stepwarden import Receipt, Run, Usage
 
-from ._format import amount, clock, tokens_of, usd_of
+from ._format import clock, held_of, tokens_of, usd_of
 from ._problem import one_line
-from ._style import STATUS_STYLES, lay_out
+from ._style import STATUS_STYLES, lay_out, named
 
 if TYPE_CHECKING:
     from stepwarden.core._scope import Scope
@@ -101,13 +101,13 @@ def _add(
 ) -> None:
     cells = {
         "kind": Text(of.kind),
-        "name": Text("  " * depth + one_line(of.name)),
+        "name": named("  " * depth + one_line(of.name)),
         "status": status,
-        "model": Text(one_line(of.model or "")),
+        "model": named(one_line(of.model or "")),
         "time": Text(clock(seconds)),
         "tokens": Text(tokens_of(of.total, of.budget)),
         "USD": Text(usd_of(of.total, of.budget)),
-        "held": Text(amount(held)),
+        "held": Text(held_of(held)),
     }
     table.add_row(*(cells[str(column.header)] for column in table.columns), style=style)
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from stepwarden import Receipt, Run, Usage
 
-from ._format import amount
+from ._format import amount, plural
 from ._problem import one_line
 from ._style import STATUS_STYLES
 
@@ -45,7 +45,7 @@ def notes_table(run: Run) -> Table | None:
     for note in notes[:_MAX_NOTES]:
         table.add_row(Text(one_line(note.name), note.style), Text(one_line(note.text)))
     if len(notes) > _MAX_NOTES:
-        table.add_row("", Text(f"and {len(notes) - _MAX_NOTES:,} more notes; --json has them all", "dim"))
+        table.add_row("", Text(f"and {plural(len(notes) - _MAX_NOTES, 'note')} more; --json has them all", "dim"))
     return table
 
 
@@ -65,16 +65,15 @@ def _notes(run: Run) -> Iterator[Note]:
     for text in _amounts_apart(run.overshoot, run.uncertain):
         yield Note(run.name, text, "bold")
     if run.total.unpriced_calls:
-        yield Note(run.name, f"{run.total.unpriced_calls:,} calls had no price and count as $0", "bold")
+        yield Note(run.name, f"{plural(run.total.unpriced_calls, 'call')} without a price, counted as $0", "bold")
 
 
 def _oddities(receipt: Receipt) -> Iterator[str]:
     if receipt.clamped_calls:
-        calls = "1 call" if receipt.clamped_calls == 1 else f"{receipt.clamped_calls:,} calls"
-        yield f"{calls} got a lower output limit than asked for, so as to fit the budget"
+        yield f"{plural(receipt.clamped_calls, 'call')} got a lower output limit than asked for, so as to fit the budget"
     yield from _amounts_apart(receipt.overshoot, receipt.uncertain)
     if receipt.open_holds:
-        yield f"{receipt.open_holds:,} of its calls were still open when it ended"
+        yield f"{plural(receipt.open_holds, 'call')} still open when it ended"
     if receipt.late != Usage():
         yield f"{amount(receipt.late)} came from work that outlived a step in it"
     yield from receipt.warnings

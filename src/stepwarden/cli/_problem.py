@@ -1,6 +1,7 @@
 """What is told on stderr: one clear line for each problem."""
 
 import sys
+from contextlib import suppress
 
 
 class UsageError(Exception):
@@ -15,7 +16,8 @@ def complain(problem: object) -> None:
     """
     line = f"stepwarden: {one_line(problem)}\n"
     encoding = sys.stderr.encoding or "utf-8"
-    sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))
+    with suppress(BrokenPipeError):  # nobody reads it any more; the exit status still tells
+        sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def one_line(text: object) -> str:

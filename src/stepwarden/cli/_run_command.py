@@ -62,11 +62,13 @@ def run_persona(
     if as_json:
         say(encode(outcome.as_record()))
     else:
-        if error is None and output.value is not None:
-            _say(output.value)
-        console.print()
-        show_receipts(console, outcome)
-        show_notes(console, outcome)
+        try:
+            if error is None and output.value is not None:
+                _say(output.value)
+        finally:  # whoever read stdout may have gone, and the receipts are still due
+            console.print()
+            show_receipts(console, outcome)
+            show_notes(console, outcome)
     if debug or not as_json:
         show_problem(outcome, debug=debug)
     return outcome.exit_status

@@ -8,13 +8,21 @@ _WIDTH_WITHOUT_TERMINAL = 100
 """Characters; the full table fits into it."""
 
 
+class _Screen(Console):
+    """Write until nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Go quiet; rich would close stdout and end the process, and with it the agent."""
+        self.quiet = True
+
+
 def screen(*, stderr: bool) -> Console:
     """Make the console for stderr or stdout.
 
     Args:
         stderr: Whether it writes on stderr.
     """
-    console = Console(stderr=stderr, highlight=False)
+    console = _Screen(stderr=stderr, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _WIDTH_WITHOUT_TERMINAL
     return console

@@ -93,7 +93,7 @@ def _shared(receipts: Sequence[Receipt]) -> Iterator[tuple[str, str]]:
             parts = " + ".join(f"{receipt.total.output_tokens:,}" for receipt in inside)
             text = f"step `{around.name}` spent {parts} of its {limit:,} output tokens"
             clamped = sum(receipt.clamped_calls for receipt in inside)
-            yield "shared", f"{text}; {clamped} of its calls got less than it asked for" if clamped else text
+            yield "shared", f"{text}; {clamped} of its calls got less than asked" if clamped else text
 
 
 def _count(demo: DemoOutcome) -> tuple[str, str]:

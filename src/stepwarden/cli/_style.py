@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stepwarden import Status
 
@@ -17,6 +18,7 @@ STATUS_STYLES = {
     Status.ABANDONED: "dim red",
 }
 
+_NAMED = frozenset({"name", "model"})
 _NARROW = 96
 """Characters; below this the optional columns are left out."""
 
@@ -27,7 +29,12 @@ def is_narrow(console: Console) -> bool:
 
 
 def lay_out(
-    console: Console, columns: Sequence[str], *, right: Collection[str] = (), optional: Collection[str] = ()
+    console: Console,
+    columns: Sequence[str],
+    *,
+    right: Collection[str] = (),
+    optional: Collection[str] = (),
+    gap: int = 1,
 ) -> Table:
     """Make an empty table without lines, that puts no row on two lines.
 
@@ -36,20 +43,16 @@ def lay_out(
         columns: The heads.
         right: Which of them stand on the right: numbers.
         optional: Which of them a narrow console goes without.
+        gap: Characters between two columns.
     """
-    gap = 1 if is_narrow(console) else 2
     table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
     for name in columns:
-        if name in optional and is_narrow(console):
-            continue
-        # What people named themselves may be cut, numbers never.
-        is_name = name in {"name", "model"}
-        table.add_column(
-            name,
-            justify="right" if name in right else "left",
-            overflow="ellipsis",
-            no_wrap=True,
-            max_width=30 if is_name else None,
-            min_width=8 if is_name else None,
-        )
+        if name not in optional or not is_narrow(console):
+            # Where there is no room, rich shortens the columns that may wrap: what people named, and no number.
+            table.add_column(name, justify="right" if name in right else "left", no_wrap=name not in _NAMED)
     return table
+
+
+def named(text: str, style: str = "") -> Text:
+    """Make a cell of a column that is shortened where there is no room."""
+    return Text(text, style, no_wrap=True, overflow="ellipsis")

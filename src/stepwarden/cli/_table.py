@@ -11,7 +11,7 @@ from stepwarden import Receipt, Run
 from ._format import clock, share, usd
 from ._outcome import Ending
 from ._problem import one_line
-from ._style import STATUS_STYLES, is_narrow, lay_out
+from ._style import STATUS_STYLES, is_narrow, lay_out, named
 
 _MAX_ROWS = 200
 
@@ -30,7 +30,13 @@ def receipts_table(console: Console, run: Run, ending: Ending) -> Table:
         run: The run, which has ended.
         ending: How it ended.
     """
-    table = lay_out(console, _COLUMNS, right=("calls", "in", "out", "USD", "budget", "time"), optional=("model",))
+    table = lay_out(
+        console,
+        _COLUMNS,
+        right=("calls", "in", "out", "USD", "budget", "time"),
+        optional=("model",),
+        gap=1 if is_narrow(console) else 2,
+    )
     receipts = run.receipts[-_MAX_ROWS:]
     left_out = run.receipts_dropped + len(run.receipts) - len(receipts)
     if left_out:
@@ -40,9 +46,9 @@ def receipts_table(console: Console, run: Run, ending: Ending) -> Table:
             table,
             {
                 "kind": Text(receipt.kind),
-                "name": Text("  " * depth + one_line(receipt.name), "bold" if receipt.kind == "persona" else ""),
+                "name": named("  " * depth + one_line(receipt.name), "bold" if receipt.kind == "persona" else ""),
                 "status": Text(str(receipt.status), STATUS_STYLES[receipt.status]),
-                "model": Text(one_line(receipt.model or "")),
+                "model": named(one_line(receipt.model or "")),
                 **_numbers(console, receipt),
             },
         )
@@ -51,7 +57,7 @@ def receipts_table(console: Console, run: Run, ending: Ending) -> Table:
         table,
         {
             "kind": Text("run"),
-            "name": Text(one_line(run.name)),
+            "name": named(one_line(run.name)),
             "status": Text(ending.replace("_", " "), _ENDING_STYLES.get(ending, "bold red")),
             "model": Text(),
             **_numbers(console, run),

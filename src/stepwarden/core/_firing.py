@@ -157,9 +157,15 @@ def fire_thresholds(scope: Scope | None, error: Exception | None = None) -> None
         if scope.limits is not None and scope.status is None and scope.run.hooks.has_thresholds:
             chain.append(scope)
         scope = scope.parent
+    failure: Exception | None = None
     for charged in reversed(chain):
         for hook, event in _reached(charged):
-            ask_observer(hook, event, charged, error)
+            try:
+                ask_observer(hook, event, charged, error)
+            except Exception as late:  # noqa: BLE001 - raised below: each hook is told once, so none may be left out
+                failure = failure or late
+    if failure is not None:
+        raise failure
 
 
 def ask_observer(hook: Hook[Any, Any], event: HookEvent, scope: Scope, error: Exception | None) -> None:

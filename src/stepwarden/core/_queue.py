@@ -218,7 +218,7 @@ def end(waiter: Waiter, error: StepwardenError | None = None) -> None:
 def withdraw(waiter: Waiter) -> None:
     """Take out a caller that stopped waiting; a grant that it met on its way goes back."""
     if waiter.is_over:
-        if waiter.error is None:
+        if waiter.error is None and waiter.hold.is_open:
             waiter.hold.give_back()
         return
     at = waiter.parked

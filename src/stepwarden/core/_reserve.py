@@ -182,9 +182,9 @@ class Reservation:
             park(waiter, *blocked)
         return wait(waiter)
 
-    def _longest_wait(self, scope: Scope | None) -> tuple[float, Scope | None]:
-        """Return the longest that may be waited, in seconds, and the scope whose `max_seconds` it is, if so."""
-        longest = settings.max_wait if self._timeout is None else min(self._timeout, settings.max_wait)
+    def _longest_wait(self, scope: Scope | None, waited: float) -> tuple[float, Scope | None]:
+        """Return how much longer may be waited, in seconds, and the scope whose `max_seconds` that is, if so."""
+        longest = (settings.max_wait if self._timeout is None else min(self._timeout, settings.max_wait)) - waited
         hurried: Scope | None = None
         at = scope
         while at is not None:
@@ -203,8 +203,11 @@ class Reservation:
                     "acquire() would wait for other calls' holds on a thread that runs an event loop, and freeze it; "
                     "use `await reserve(...)` or `async with reserve(...)`, or wait=False"
                 )
-            longest, hurried = self._longest_wait(waiter.hold.scope)
-            waiter.gate.acquire(timeout=min(longest, threading.TIMEOUT_MAX))
+            while True:
+                longest, hurried = self._longest_wait(waiter.hold.scope, time.monotonic() - began)
+                # Looked at again after a time-out: `max_seconds` may have been extended meanwhile.
+                if longest <= 0 or waiter.gate.acquire(timeout=min(longest, threading.TIMEOUT_MAX)):
+                    break
             self._conclude(waiter, hurried, time.monotonic() - began)
         except BaseException:
             take_out(waiter)
@@ -212,8 +215,19 @@ class Reservation:
 
     async def _wait_in_task(self, waiter: Waiter) -> None:
         began = time.monotonic()
-        longest, hurried = self._longest_wait(waiter.hold.scope)
-        timer = waiter.gate.get_loop().call_later(longest, _finish, waiter.gate)
+        loop = waiter.gate.get_loop()
+        hurried: Scope | None = None
+        timer: Any = None
+
+        def expire() -> None:
+            nonlocal hurried, timer
+            longest, hurried = self._longest_wait(waiter.hold.scope, time.monotonic() - began)
+            if longest > 0:
+                timer = loop.call_later(longest, expire)
+            else:
+                _finish(waiter.gate)
+
+        expire()
         try:
             await waiter.gate
             self._conclude(waiter, hurried, time.monotonic() - began)
@@ -221,7 +235,8 @@ class Reservation:
             take_out(waiter)
             raise
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
     def _conclude(self, waiter: Waiter, hurried: Scope | None, waited: float) -> None:
         """Raise unless the waiter was granted what it asked for."""

@@ -17,7 +17,7 @@ from ._leaf import get_leaf, leave, resolve, restore, set_leaf
 from ._memory import MemoryLedger
 from ._plan import Plan
 from ._policy import UNRESTRICTED, Policy
-from ._queue import end
+from ._queue import end, look
 from ._rates import Rates
 from ._receipt import Receipt, ReceiptError, Status
 from ._scope import Scope
@@ -210,7 +210,10 @@ class Run(Scope):
                 with tree.lock:
                     for waiter in tuple(tree.waiting):
                         if self._holds(waiter.hold.scope):
+                            parked = waiter.parked
                             end(waiter, RunClosedError(f"run `{self.name}` ended while a call waited in it"))
+                            if parked is not None:
+                                look(parked)
                 for scope in reversed(self.open_scopes):
                     scope.close(Status.ABANDONED)
                 for hold in tuple(self.holds or ()):
