@@ -174,7 +174,7 @@ def test_outer_scopes_fire_first():
 
 
 def test_filters_serve_thresholds_too():
-    """A step's name and a persona's pattern choose the scopes that a threshold is for, and only steps have step names."""
+    """A step's name and a persona's pattern choose the scopes of a threshold, and only steps have step names."""
     named, patterned, unnamed = [], [], []
     watch(50, named, step="plan")
     watch(50, patterned, persona="cap*")
@@ -263,12 +263,11 @@ def test_holds_do_not_count():
     """What is only held reaches no threshold; settling it does, and so does the input of a call left uncertain."""
     told = []
     watch(50, told)
-    with sw.Run(), sw.step("plan", budget=sw.Budget(max_tokens=100)):
-        with sw.reserve(input_tokens=90) as hold:
-            spend(1)
-            assert told == []
-            hold.settle(input_tokens=60, output_tokens=0)
-            assert [event.pct for event in told] == [61]
+    with sw.Run(), sw.step("plan", budget=sw.Budget(max_tokens=100)), sw.reserve(input_tokens=90) as hold:
+        spend(1)
+        assert told == []
+        hold.settle(input_tokens=60, output_tokens=0)
+        assert [event.pct for event in told] == [61]
     left = sw.reserve(input_tokens=50, output_tokens=50)
     with sw.Run(), sw.step("plan", budget=sw.Budget(max_tokens=100)), left:
         assert len(told) == 1
@@ -296,7 +295,7 @@ def test_it_fires_outside_the_lock():
 
 
 def test_a_hook_may_record_and_reserve_on_the_parent():
-    """What a threshold's hook spends or reserves is the parent's and fires the parent's thresholds, without recursion."""
+    """What a threshold's hook spends is the parent's and fires the parent's thresholds, without recursion."""
     told = []
 
     @sw.hooks.on("OnBudgetThreshold(50)")

@@ -8,7 +8,7 @@ from rich.console import Console
 from stepwarden import Receipt, Run
 
 from ._format import plural, usd
-from ._problem import one_line
+from ._problem import one_line, tell
 
 
 class Lines:
@@ -50,4 +50,4 @@ def _ended(receipt: Receipt) -> str:
     line = f"{receipt.status} {receipt.kind} {one_line(receipt.name)}"
     if receipt.total.calls:
         line += f" {plural(receipt.total.total_tokens, 'token')} {usd(receipt.total.cost_usd)}"
-    return line if receipt.error is None else f"{line}: {one_line(receipt.error.message)}"
+    return line if receipt.error is None else f"{line}: {tell(receipt.error)}"

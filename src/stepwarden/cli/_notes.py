@@ -9,7 +9,7 @@ from rich.text import Text
 from stepwarden import Receipt, Run, Usage
 
 from ._format import amount, plural
-from ._problem import one_line
+from ._problem import one_line, tell
 from ._style import STATUS_STYLES
 
 
@@ -56,7 +56,7 @@ def _notes(run: Run) -> Iterator[Note]:
         # An error that leaves several scopes is told once, for the innermost: its receipt comes first.
         if receipt.error is not None and receipt.error not in told:
             told.add(receipt.error)
-            yield Note(receipt.name, f"{receipt.status}: {receipt.error.message or receipt.error.type}", style)
+            yield Note(receipt.name, f"{receipt.status}: {tell(receipt.error)}", style)
         for tool in receipt.tools:
             if tool.outcome != "completed":
                 yield Note(receipt.name, f"tool {tool.name} {tool.outcome}: {tool.reason or 'no reason given'}", style)
@@ -70,7 +70,7 @@ def _notes(run: Run) -> Iterator[Note]:
 
 def _oddities(receipt: Receipt) -> Iterator[str]:
     if receipt.clamped_calls:
-        yield f"{plural(receipt.clamped_calls, 'call')} got a lower output limit than asked for, so as to fit the budget"
+        yield f"{plural(receipt.clamped_calls, 'call')} got a lower output limit than asked for, to fit the budget"
     yield from _amounts_apart(receipt.overshoot, receipt.uncertain)
     if receipt.open_holds:
         yield f"{plural(receipt.open_holds, 'call')} still open when it ended"

@@ -3,6 +3,9 @@
 import sys
 from contextlib import suppress
 
+from stepwarden import ReceiptError
+from stepwarden.core import errors
+
 
 class UsageError(Exception):
     """Report wrong usage or input, found before any agent ran."""
@@ -37,3 +40,10 @@ def message_of(error: BaseException) -> str:
         return str(error)
     except Exception as broken:  # noqa: BLE001 - an error that cannot be printed must not hide that it happened
         return f"(its message could not be made: {type(broken).__name__})"
+
+
+def tell(error: ReceiptError) -> str:
+    """Tell the error of a receipt on one line: ours by their messages, which say it all, others by class as well."""
+    if error.message and isinstance(getattr(errors, error.type, None), type):
+        return one_line(error.message)
+    return one_line(f"{error.type}: {error.message}" if error.message else error.type)
