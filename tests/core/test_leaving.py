@@ -5,7 +5,6 @@ import contextvars
 import gc
 import threading
 import types
-from contextlib import ExitStack
 
 import pytest
 
@@ -209,18 +208,6 @@ def test_a_block_is_reusable_and_re_entrant():
         asyncio.run(gather())
     assert statuses(run) == [("b", "completed")] * 9
     assert [receipt.own.calls for receipt in run.receipts] == [0] * 3 + [1] * 6
-
-
-def test_blocks_left_out_of_order_in_a_stack():
-    """With two blocks entered and the outer left first, the inner is abandoned and the scope around is in force."""
-    with sw.Run() as run, ExitStack() as stack:
-        outer, inner = sw.step("outer"), sw.step("inner")
-        outer.__enter__()
-        inner.__enter__()
-        stack.callback(lambda: None)
-        with pytest.raises(sw.ScopeOrderError):
-            outer.__exit__(None, None, None)
-        assert (sw.current_step(), sw.current_run()) == (None, run)
 
 
 def test_a_closed_leaf_is_skipped_where_it_was_opened():

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ TOOL_NAMES = ["git", "git_push", "git_pull", "github", "ci", "c", "*odd"]
 
 
 def make_tool(name, level):
+    """Return a tool of this name and side effect."""
     return sw.tool(name=name, side_effect=level)(lambda: "ran")
 
 
@@ -30,9 +32,8 @@ def effect():
     for key, tool in TOOLS.items():
         try:
             assert tool() == "ran"
-        except sw.ToolDeniedError as error:
-            assert error.tool == key[0]
-            assert error.policy == sw.current_policy()
+        except sw.ToolDeniedError:
+            continue
         else:
             through.add(key)
     return through
@@ -84,33 +85,25 @@ def test_runs_personas_and_steps_meet_in_any_nesting(policies):
     """Whichever scopes declare the ceilings, what is in force inside them all is the meeting of all."""
     outer, *inner = policies
     met = outer
-    with sw.Run(policy=outer):
+    with ExitStack() as scopes:
+        scopes.enter_context(sw.Run(policy=outer))
         for kind, policy in zip(itertools.cycle([sw.persona, sw.step]), inner, strict=False):
             met &= policy
-            block = kind("x", tools=policy.tools, side_effect_level=policy.side_effect_level)
-            block.__enter__()
-            blocks.append(block)
-        try:
-            inside = effect()
-        finally:
-            while blocks:
-                blocks.pop().__exit__(None, None, None)
+            scopes.enter_context(kind("x", tools=policy.tools, side_effect_level=policy.side_effect_level))
+        inside = effect()
     assert inside == set.intersection(*(allowed_by(policy) for policy in policies)) == allowed_by(met)
-
-
-blocks = []
 
 
 @pytest.mark.parametrize(
     ("one", "other", "met"),
     [
-        (["git*"], ["git_*"], ["git_*"]), (["git_*"], ["github*"], []), (["*"], ["git*"], ["git*"]), (["*"], ["*"], ["*"]),
-        (["git*"], ["git"], ["git"]), (["git*"], ["ci"], []), ([], ["*"], []), (["a", "b"], ["b", "c"], ["b"]),
+        (["git*"], ["git_*"], ["git_*"]), (["git_*"], ["github*"], []), (["*"], ["git*"], ["git*"]),
+        (["*"], ["*"], ["*"]), (["git*"], ["git"], ["git"]), (["git*"], ["ci"], []), ([], ["*"], []), (["a", "b"], ["b", "c"], ["b"]),
         (["git*", "ci"], ["git_*", "c*"], ["git_*", "ci"]), (["git"], ["Git"], []),
     ],
 )  # fmt: skip
 def test_of_two_globs_the_narrower_stays_or_both_drop_out(one, other, met):
-    """Two patterns meet in the narrower, a name under a pattern stays, and what has nothing in common allows nothing."""
+    """Two patterns meet in the narrower, a name under a pattern stays, and what shares nothing allows nothing."""
     assert (sw.Policy(one) & sw.Policy(other)).tools == frozenset(met)
     assert (sw.Policy(other) & sw.Policy(one)).tools == frozenset(met)
 

@@ -24,7 +24,7 @@ def plan():
 
 def persona(name="captain", **kwargs):
     """Return a persona that calls *plan*."""
-    return sw.persona(name=name, **kwargs)(lambda: plan())  # noqa: PLW0108 - a step is not to become a persona
+    return sw.persona(name=name, **kwargs)(lambda: plan())
 
 
 def receipt_of(run, name):
@@ -185,7 +185,7 @@ def test_stages_hold_in_every_shape_of_step():
 
 
 def test_a_stage_that_matched_no_step_is_a_warning_on_the_personas_receipt():
-    """A stage whose step never ran is named on the receipt, one that was denied or failed did match, however it ended."""
+    """A stage whose step never ran is named on the receipt; one whose step was denied or failed did match."""
     gate = sw.Hooks()
     gate.on("PreStep", step="denied")(lambda event: sw.Deny("no"))
     stages = [sw.Stage(name) for name in ("plan", "denied", "failed", "pla", "never")]

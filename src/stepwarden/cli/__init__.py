@@ -1,5 +1,6 @@
 """The command line, `stepwarden` or `python -m stepwarden`; it needs the extra `stepwarden[cli]`."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -17,13 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 the agent failed, 2 wrong usage or input, 3 a `BudgetExceededError` or
         `EscalationError` left the persona, 4 the ledger failed, 130 interrupted.
     """
-    try:
-        from ._app import run_app
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in {"cyclopts", "rich"}:
-            raise
+    if any(importlib.util.find_spec(module) is None for module in ("cyclopts", "rich")):
         print('stepwarden: the command line needs its extra: pip install "stepwarden[cli]"', file=sys.stderr)
         return 2
+    from ._app import run_app
+
     try:
         status = run_app(sys.argv[1:] if argv is None else list(argv))
         # A reader that has gone is met here, and not when the interpreter ends.

@@ -11,7 +11,7 @@ from ._outcome import Outcome
 from ._output import say
 from ._problem import UsageError, message_of
 from ._report import show_notes, show_problem, show_receipts
-from ._screen import screen
+from ._screen import screen, show
 from ._story import show_ending, show_opening
 from ._watch import watch
 
@@ -50,7 +50,7 @@ def show_demo(path: str | None, *, as_json: bool, debug: bool) -> int:
         with watch(live, run):
             yield
         if not live.is_interactive:
-            live.print()  # after its lines, where stdout and stderr go to one place
+            show(live, "")  # after its lines, where stdout and stderr go to one place
 
     demo: DemoOutcome | None = None
     error: BaseException | None = None

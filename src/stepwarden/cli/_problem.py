@@ -19,7 +19,7 @@ def complain(problem: object) -> None:
     """
     line = f"stepwarden: {one_line(problem)}\n"
     encoding = sys.stderr.encoding or "utf-8"
-    with suppress(BrokenPipeError):  # nobody reads it any more; the exit status still tells
+    with suppress(OSError):  # nobody reads it any more; the exit status still tells
         sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))
 
 

@@ -31,7 +31,7 @@ def show_notes(console: Console, outcome: Outcome) -> None:
     """
     notes = notes_table(outcome.run)
     if notes is not None:
-        console.print()
+        show(console, "")
         show(console, notes)
 
 

@@ -12,7 +12,7 @@ from ._outcome import Outcome
 from ._output import Output, say
 from ._problem import UsageError
 from ._report import show_notes, show_problem, show_receipts
-from ._screen import screen
+from ._screen import screen, show
 from ._watch import watch
 
 
@@ -66,7 +66,7 @@ def run_persona(
             if error is None and output.value is not None:
                 _say(output.value)
         finally:  # whoever read stdout may have gone, and the receipts are still due
-            console.print()
+            show(console, "")
             show_receipts(console, outcome)
             show_notes(console, outcome)
     if debug or not as_json:

@@ -1,6 +1,7 @@
 """The consoles: where tables go, and how wide they are."""
 
 import os
+from contextlib import suppress
 
 from rich.console import Console, RenderableType
 
@@ -29,16 +30,17 @@ def screen(*, stderr: bool) -> Console:
 
 
 def show(console: Console, what: RenderableType) -> None:
-    """Show a table; in a file without the blanks that fill up its last column.
+    """Show a table or a text; in a file without the blanks that fill up its lines.
 
     Args:
-        console: Where.
+        console: Where; one that has gone away is no error, since the exit status still tells.
         what: The table, or anything that rich can draw.
     """
-    if console.is_terminal:
-        console.print(what)
-        return
-    with console.capture() as captured:
-        console.print(what)
-    for line in captured.get().splitlines():
-        console.out(line.rstrip(), highlight=False)
+    with suppress(OSError):
+        if console.is_terminal:
+            console.print(what)
+            return
+        with console.capture() as captured:
+            console.print(what)
+        for line in captured.get().splitlines():
+            console.out(line.rstrip(), highlight=False)

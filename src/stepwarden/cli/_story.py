@@ -38,9 +38,9 @@ def show_opening(console: Console, path: str | None) -> None:
         "The price is made up, so that there are dollars to count. Look for:",
     )
     show(console, text)
-    console.print()
+    show(console, "")
     _show(console, _OPENING)
-    console.print()
+    show(console, "")
 
 
 def show_ending(console: Console, demo: DemoOutcome) -> None:
@@ -51,7 +51,7 @@ def show_ending(console: Console, demo: DemoOutcome) -> None:
         demo: What the demo has left.
     """
     receipts = demo.run.receipts
-    console.print()
+    show(console, "")
     _show(
         console,
         [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
@@ -29,7 +31,7 @@ class MemoryLedger:
         DefinitionError: If *max_receipts* is not an int >= 0.
     """
 
-    __slots__ = ("_dropped", "_finished", "_lock", "_max", "_trim_above")
+    __slots__ = ("__weakref__", "_dropped", "_finished", "_lock", "_max", "_trim_above")
 
     def __init__(self, max_receipts: int = 10_000) -> None:
         if type(max_receipts) is not int or max_receipts < 0:
@@ -40,6 +42,7 @@ class MemoryLedger:
         self._trim_above = max_receipts + _DROPPED_AT_ONCE
         self._dropped = 0
         self._lock = threading.RLock()
+        _ledgers.add(self)
 
     def keep(self, finished: Finished) -> None:
         """Keep a closed scope, from which its receipt is made when it is read."""
@@ -74,6 +77,16 @@ class MemoryLedger:
 
 
 _DROPPED_AT_ONCE = 256
+_ledgers: weakref.WeakSet[MemoryLedger] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    # Another thread may have held one when the process forked, and is not there to release it.
+    for ledger in tuple(_ledgers):
+        ledger._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _receipts(finished: Iterable[Finished]) -> tuple[Receipt, ...]:
