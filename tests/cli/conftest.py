@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
+COLOURING = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+"""What makes rich take a file for a terminal."""
+
 AGENT = '''
 """An agent for the tests of the command line: it calls no model, and records what a call would have used."""
 
@@ -62,8 +65,11 @@ def silent():
 
 
 @sw.persona
-def odd():
-    return {(1, 2): "a key that JSON does not have"}
+def odd(knot=False):
+    odd_one = [range(2), {(1, 2): "a key"}]
+    if knot:
+        odd_one.append(odd_one)
+    return odd_one
 
 
 @sw.persona
@@ -141,8 +147,10 @@ def folder(tmp_path, monkeypatch):
     """Go to a folder with the agent in it, as a user would; what it imports is forgotten afterwards."""
     (tmp_path / "agent_under_test.py").write_text(AGENT, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    # Wide enough for every column, whatever runs the tests.
+    # Wide enough for every column, and no terminal, whatever runs the tests.
     monkeypatch.setenv("COLUMNS", "100")
+    for name in COLOURING:
+        monkeypatch.delenv(name, raising=False)
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
@@ -168,7 +176,8 @@ def spawn():
     """Give the test an interpreter of its own: `spawn("-m", "stepwarden", ...)`."""
 
     def run(*argv, **options):
-        environment = {**os.environ, "COLUMNS": "100"}
+        environment = {name: value for name, value in os.environ.items() if name not in COLOURING}
+        environment["COLUMNS"] = "100"
         done = subprocess.run(
             [sys.executable, *argv], capture_output=True, text=True, env=environment, check=False, **options
         )

@@ -198,9 +198,25 @@ def test_json_collects_the_items_of_a_generator(stepwarden):
 
 
 def test_output_that_json_cannot_hold_becomes_its_repr(stepwarden):
-    """An output that is not JSON is written as its repr, with `--json` and without."""
-    assert json.loads(stepwarden("run", f"{AGENT}:odd", "--json").out)["output"].startswith("{(1, 2): ")
-    assert stepwarden("run", f"{AGENT}:odd").out.startswith('"{(1, 2): ')
+    """A value in the output that JSON does not have is written as its repr, and so is an output that holds itself."""
+    assert json.loads(stepwarden("run", f"{AGENT}:odd").out) == ["range(0, 2)", {"(1, 2)": "a key"}]
+
+    record = json.loads(stepwarden("run", f"{AGENT}:odd", "--arg", "knot=true", "--json").out)
+    assert record["output"] == "[range(0, 2), {(1, 2): 'a key'}, [...]]"
+
+
+def test_a_model_of_pydantic_is_its_json(stepwarden, folder, require_service):
+    """A returned pydantic model is written as its own JSON."""
+    require_service("pydantic", module="pydantic")
+    (folder / "typed_under_test.py").write_text(
+        "import pydantic, stepwarden as sw\n"
+        "class Answer(pydantic.BaseModel):\n"
+        "    text: str\n"
+        "@sw.persona\n"
+        "def typed(): return Answer(text='yes')\n"
+    )
+
+    assert json.loads(stepwarden("run", "typed_under_test:typed").out) == {"text": "yes"}
 
 
 def test_small_amounts_have_no_exponent(stepwarden):

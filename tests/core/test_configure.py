@@ -17,9 +17,8 @@ DEFAULTS = {"unscoped_calls": "warn", "prices": {}, "max_wait": 600, "clock": ti
 
 @pytest.fixture(autouse=True)
 def _as_it_was():
-    ledger = sw.settings.ledger
     yield
-    sw.configure(ledger=ledger, **DEFAULTS)
+    sw.configure(ledger=sw.MemoryLedger(), **DEFAULTS)
 
 
 class Clock:
@@ -65,7 +64,14 @@ def in_force():
         return calls, scope.own.cost_usd, run.receipts
 
 
-@pytest.mark.parametrize("call", [sw.record_usage, lambda: sw.reserve().acquire().release(), sw.tool(lambda: None)])
+CALLS = {
+    "a record": sw.record_usage,
+    "a reservation": lambda: sw.reserve().acquire().release(),
+    "a tool": sw.tool(name="look")(lambda: None),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_unscoped_calls(call):
     """A record, a reservation and a tool outside every scope warn by default, or are refused, or pass."""
     with sw.Run():

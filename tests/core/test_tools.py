@@ -75,13 +75,14 @@ class Rack:
             "static method": Held.static_method,
             "coroutine": lambda *args: asyncio.run(run_later(*args)),
             "callable object": lambda *args: asyncio.run(run_callable(*args)),
-            "generator": lambda *args: next(iter(list(items(*args)))),
+            "generator": lambda *args: list(items(*args))[0],
             "async generator": lambda *args: asyncio.run(_first(items_later(*args))),
         }
 
 
 async def _first(items):
-    return [item async for item in items][0]
+    (item,) = [item async for item in items]
+    return item
 
 
 SHAPES = list(Rack().calls)

@@ -18,8 +18,8 @@ INTERVAL = 0.125
 _REST_PER_LOOK = 20
 """A look that took long is followed by a rest this many times as long, so that looking costs a twentieth at most."""
 
-_LAST_LOOK_SECONDS = 2.0
-"""How long a terminal that takes no more output may delay the end of the run, in seconds."""
+_PATIENCE = 2.0
+"""How long a terminal that takes no output may delay the beginning and the end of a run, in seconds."""
 
 View = AbstractContextManager[LiveTable | Lines]
 
@@ -36,18 +36,20 @@ def watch(console: Console, run: sw.Run) -> AbstractContextManager[None]:
 
 @contextmanager
 def _watching(view: View) -> Iterator[None]:
-    ended = threading.Event()
+    is_shown, ended = threading.Event(), threading.Event()
     # A daemon: a terminal that blocks for ever must not keep the process alive.
-    watcher = threading.Thread(target=_look_on, args=(view, ended), name="stepwarden-watch", daemon=True)
+    watcher = threading.Thread(target=_look_on, args=(view, is_shown, ended), name="stepwarden-watch", daemon=True)
     watcher.start()
+    # What the agent prints first must already go above the live table.
+    is_shown.wait(_PATIENCE)
     try:
         yield
     finally:
         ended.set()
-        watcher.join(_LAST_LOOK_SECONDS)
+        watcher.join(_PATIENCE)
 
 
-def _look_on(view: View, ended: threading.Event) -> None:
+def _look_on(view: View, is_shown: threading.Event, ended: threading.Event) -> None:
     # Opened and closed in here too, so that no failure of a terminal ever reaches the agent's thread.
     try:
         with view as shown:
@@ -57,6 +59,9 @@ def _look_on(view: View, ended: threading.Event) -> None:
                 shown.look()
                 if is_last:
                     return
+                is_shown.set()
                 ended.wait(max(INTERVAL, _REST_PER_LOOK * (time.perf_counter() - begun)))
     except Exception:  # noqa: BLE001 - a view that fails ends; the agent goes on, and its receipts tell what happened
         return
+    finally:
+        is_shown.set()

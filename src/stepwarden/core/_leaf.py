@@ -14,6 +14,8 @@ from .errors import ScopeOrderError
 leaf: ContextVar[Scope | None] = ContextVar("stepwarden_leaf", default=None)
 get_leaf = leaf.get
 set_leaf = leaf.set
+# A scope that was carried here on purpose: once closed it is outlived, even by the thread that opened it.
+carried: ContextVar[Scope | None] = ContextVar("stepwarden_carried", default=None)
 
 
 def resolve(scope: Scope | None) -> Scope | None:
@@ -28,7 +30,7 @@ def resolve(scope: Scope | None) -> Scope | None:
     while scope is not None and scope.status is not None:
         if isinstance(scope, HookScope):
             scope = scope.parent
-        elif scope.flow is not None and scope.flow == current_flow():
+        elif scope.flow is not None and carried.get() is not scope and scope.flow == current_flow():
             # It was closed from another context, which could not reset the leaf here.
             scope = scope.outer
         else:

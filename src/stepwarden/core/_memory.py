@@ -50,6 +50,11 @@ class MemoryLedger:
         if len(self._finished) > self._trim_above:
             self._trim()
 
+    def keep_once(self, finished: Finished) -> None:
+        """Keep a closed scope unless it is kept already."""
+        if not any(one is finished for one in self._finished):
+            self.keep(finished)
+
     @property
     def receipts(self) -> tuple[Receipt, ...]:
         """The receipts kept, in completion order."""

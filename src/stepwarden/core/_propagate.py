@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from ._hold import context_hold, get_hold, set_hold
 from ._kind import Kind, is_decorated, kind_of
-from ._leaf import get_leaf, restore, set_leaf
+from ._kinds import HookScope
+from ._leaf import carried, get_leaf, resolve, restore, set_leaf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,8 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
             "one; make it a step (a generator step keeps the scope in which it was called), or propagate its consumer"
         )
     scope, hold = get_leaf(), context_hold()
+    if scope is not None and scope.status is not None and not isinstance(scope, HookScope):
+        scope = resolve(scope)
     wrapper: Callable[..., Any]
     running: Callable[..., Any] = function
     if inspect.iscoroutinefunction(function) or kind is Kind.COROUTINE:
@@ -64,15 +67,16 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _under(scope: Scope | None, hold: Hold | None) -> Iterator[None]:
-    if scope is not None and scope.status is not None:
-        # Carried on purpose, it is outlived here too, even by the thread that opened it.
-        scope.flow = None
     outer_hold = get_hold()
     token = set_leaf(scope)
+    outer_carried = carried.get()
+    carried.set(scope)
     set_hold(hold)
     try:
         yield
     finally:
         if get_hold() is hold:
             set_hold(outer_hold)
+        if carried.get() is scope:
+            carried.set(outer_carried)
         restore(token)

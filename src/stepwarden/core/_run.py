@@ -50,8 +50,15 @@ class Run(Scope):
 
     kind = "run"
     __slots__ = (
-        "_deadline", "_id", "_ledger", "_own_hooks", "_table", "default_max_output_tokens", "hooks", "is_implicit",
+        "_deadline",
+        "_id",
+        "_own_hooks",
+        "_table",
+        "default_max_output_tokens",
+        "hooks",
+        "is_implicit",
         "keep",
+        "ledger",
     )  # fmt: skip
 
     def __init__(
@@ -72,8 +79,8 @@ class Run(Scope):
         self.default_max_output_tokens = parse_output_default(
             default_max_output_tokens, "run.default_max_output_tokens"
         )
-        self._ledger = MemoryLedger(max_receipts)
-        self.keep = self._ledger.keep
+        self.ledger = MemoryLedger(max_receipts)
+        self.keep = self.ledger.keep
         self._table = {} if prices is None else parse_prices(prices)
         self._id = os.urandom(10).hex()
         self._deadline: Deadline | None = None
@@ -112,16 +119,16 @@ class Run(Scope):
     @property
     def receipts(self) -> tuple[Receipt, ...]:
         """The newest receipts of steps and personas under it, in completion order: inner before outer."""
-        return self._ledger.receipts
+        return self.ledger.receipts
 
     @property
     def receipts_dropped(self) -> int:
         """How many receipts were dropped to make room for newer ones."""
-        return self._ledger.dropped
+        return self.ledger.dropped
 
     def drain(self) -> tuple[Receipt, ...]:
         """Return the receipts and forget them."""
-        return self._ledger.drain()
+        return self.ledger.drain()
 
     @property
     def open_scopes(self) -> tuple[Scope, ...]:
@@ -197,7 +204,7 @@ class Run(Scope):
     def open_implicitly(self) -> None:
         """Open as the run of a persona or step that was called outside every run."""
         self.is_implicit = True
-        self._ledger = settings.ledger
+        self.ledger = settings.ledger
         self.keep = settings.ledger.keep
         self._place(self.plan, None)
         self.outer = None
@@ -215,7 +222,12 @@ class Run(Scope):
                             if parked is not None:
                                 look(parked)
                 for scope in reversed(self.open_scopes):
-                    scope.close(Status.ABANDONED)
+                    if scope.status is None:
+                        scope.close(Status.ABANDONED)
+                    else:  # a signal handler raised while it closed, so its end is made up for here
+                        tree.open.pop(scope.serial, None)
+                        if scope.kind != "run":
+                            scope.run.ledger.keep_once(scope)
                 for hold in tuple(self.holds or ()):
                     hold.leave()
                     hold.let_go()
