@@ -207,6 +207,12 @@ async def in_run() -> None:
         await asyncio.sleep(0.3)
 
 
+@pytest.mark.parametrize("where", [in_block, in_function, in_run])
+def test_more_seconds_reach_a_coroutine_that_sleeps(where):
+    """A coroutine step, block or run that is given more seconds is not ended when the old ones are over."""
+    asyncio.run(where())
+
+
 def test_a_closed_scope_cannot_be_extended():
     """A scope that has ended has no live limits, so to extend it is an error, and its receipt stays as it is."""
     with sw.Run() as run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +11,8 @@ from ._charge import budget_error, show
 from .errors import BudgetExceededError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ._scope import Scope
 
 R = TypeVar("R")
@@ -31,9 +33,23 @@ async def open_deadline(scope: Scope) -> Deadline | None:
     if task is None:
         return None
     left = (limits.nanoseconds - scope.elapsed_ns()) / 1e9
-    deadline: Deadline = asyncio.timeout(left)
+    deadline = asyncio.timeout(left)
     await deadline.__aenter__()
+    loop = asyncio.get_running_loop()
+
+    def follow() -> None:
+        if not deadline.expired() and scope.status is None and scope.limits is not None:
+            left = ((scope.limits.nanoseconds or 0) - scope.elapsed_ns()) / 1e9
+            deadline.reschedule(loop.time() + left)
+
+    # An extension may come from any thread.
+    scope.make_detail().reschedule = lambda: _call_soon(loop, follow)
     return deadline
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(callback)
 
 
 async def close_deadline(

@@ -262,6 +262,8 @@ class Scope:
             changes = ", ".join(f"{name} {getattr(old, name)} -> {value}" for name, value in given.items())
             self.make_detail().warnings.append(f"budget extended: {changes}")
             look(self)
+            if "max_seconds" in given and self.detail is not None and self.detail.reschedule is not None:
+                self.detail.reschedule()
 
     def _stage(self) -> str | None:
         persona = self.persona_scope
