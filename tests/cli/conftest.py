@@ -109,6 +109,14 @@ async def in_parallel():
 
 
 @sw.persona
+def mixed():
+    try:
+        count(100)
+    except sw.BudgetExceededError as error:
+        raise ExceptionGroup("both", [error, ValueError("other")])
+
+
+@sw.persona
 def waits():
     """Hold a reservation until somebody writes a line on stdin."""
     with sw.step("nap", budget=sw.Budget(max_tokens=1_000, max_usd=1)):

@@ -67,6 +67,21 @@ def test_the_demo_for_machines(text, spawn):
     assert record["output"]["title"] == "(untitled)"
 
 
+def test_a_demo_that_runs_out_shows_what_it_did(text, stepwarden, monkeypatch):
+    """Where the whole run has no budget the demo ends with status 3, its receipts and one line, and no ending."""
+    import stepwarden as sw
+    from stepwarden.demo import _main
+
+    monkeypatch.setattr(_main, "BUDGET", sw.Budget(max_usd="0.0001"))
+
+    result = stepwarden("demo", str(text))
+
+    assert result.status == 3
+    assert "failed: run `demo` has no room in max_usd" in result.out
+    assert "adds up" not in result.out
+    assert result.err.splitlines()[-1].startswith("stepwarden: run `demo` has no room in max_usd")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

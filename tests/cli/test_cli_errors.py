@@ -21,6 +21,7 @@ def problem_of(result):
         ("leaves", 1, "failed", "leaves failed: SystemExit: 0"),
         ("escalates", 3, "escalated", "step `escalates` escalated: "),
         ("in_parallel", 3, "budget_exceeded", "step `count` exceeded max_tokens budget (101 > 100)"),
+        ("mixed", 1, "failed", "mixed failed: ExceptionGroup: both (2 sub-exceptions)"),
         ("loses_ledger", 4, "ledger_failed", "the disk is full"),
         ("interrupted", 130, "cancelled", "interrupted"),
     ],
@@ -233,6 +234,22 @@ def test_a_reader_of_stdout_that_goes_costs_no_receipts(folder):
     assert process.returncode == 1
     assert "cancelled persona endless" in told
     assert told.splitlines()[-1].startswith("stepwarden: endless_under_test:endless failed: BrokenPipeError")
+
+
+def test_an_error_that_cannot_be_printed(stepwarden, folder):
+    """An error whose own message fails is still told, by its class."""
+    (folder / "mute_under_test.py").write_text(
+        "import stepwarden as sw\n"
+        "class MuteError(Exception):\n"
+        "    def __str__(self): raise RuntimeError\n"
+        "@sw.persona\n"
+        "def mute(): raise MuteError\n"
+    )
+
+    result = stepwarden("run", "mute_under_test:mute")
+
+    assert result.status == 1
+    assert "MuteError: (its message could not be made: RuntimeError)" in problem_of(result)
 
 
 def test_errors_cannot_steer_the_terminal(stepwarden, folder):

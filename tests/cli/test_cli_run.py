@@ -117,6 +117,15 @@ def test_the_script_finds_the_module_in_the_current_directory(folder, spawn):
     assert (result.status, result.out) == (0, "quiet\n")
 
 
+def test_a_function_without_a_signature_is_just_called(stepwarden, folder):
+    """Where Python cannot tell what a function takes, the call itself decides."""
+    (folder / "opaque_under_test.py").write_text('import stepwarden as sw\nlargest = sw.step(name="largest")(max)\n')
+    (folder / "input.txt").write_text("abc")
+
+    assert stepwarden("run", "opaque_under_test:largest", "--input", "input.txt").out == "c\n"
+    assert stepwarden("run", "opaque_under_test:largest").status == 1
+
+
 def test_the_import_path_is_put_back(stepwarden):
     """The current directory is importable for the length of the command only."""
     before = list(sys.path)
