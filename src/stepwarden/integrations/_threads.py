@@ -6,41 +6,70 @@ import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context
 from typing import Any
 
 from stepwarden.core._propagate import propagate
 
-_original_start = threading.Thread.start
-_original_submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
-
-
-@functools.wraps(_original_start)
-def _start(self: threading.Thread) -> None:
-    # On the instance: a subclass's own `run` is found and carried too, and no other thread is touched.
-    run: Callable[[], None] = self.run
-    self.run = propagate(run)  # type: ignore[method-assign]
-    try:
-        _original_start(self)
-    except BaseException:
-        del self.run  # it was never started, and may be shown or started again as it was
-        raise
-
-
-@functools.wraps(_original_submit)
-def _submit(self: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-    # A worker outlives the scope in which it was started, so each piece of work brings its own.
-    return _original_submit(self, propagate(function), *args, **kwargs)
+_ours: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""What was put in by `install`, and what was there before it."""
 
 
 def install() -> None:
     """Make threads and thread pools carry the scope; again is harmless."""
-    threading.Thread.start = _start  # type: ignore[method-assign]
-    ThreadPoolExecutor.submit = _submit  # type: ignore[assignment,method-assign]
+    _put(threading.Thread, "start", _carrying_start)
+    _put(ThreadPoolExecutor, "submit", _carrying_submit)
 
 
 def uninstall() -> None:
     """Give threads and thread pools back what they had, unless somebody else has changed them since."""
-    if threading.Thread.start is _start:
-        threading.Thread.start = _original_start  # type: ignore[method-assign]
-    if ThreadPoolExecutor.submit is _submit:
-        ThreadPoolExecutor.submit = _original_submit  # type: ignore[method-assign]
+    _take_back(threading.Thread, "start")
+    _take_back(ThreadPoolExecutor, "submit")
+
+
+def _put(owner: type, name: str, carrying: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    # Around what is there now, which may be another library's own, and is what is given back.
+    there = getattr(owner, name)
+    if there not in _ours:
+        ours = carrying(there)
+        _ours[ours] = there
+        setattr(owner, name, ours)
+
+
+def _take_back(owner: type, name: str) -> None:
+    there = getattr(owner, name)
+    if there in _ours:
+        setattr(owner, name, _ours.pop(there))
+
+
+def _carrying_start(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def start(self: threading.Thread) -> None:
+        # On the instance: a subclass's own `run` is found and carried too, and no other thread is touched.
+        own = vars(self).get("run")
+        run: Callable[[], None] = self.run
+        self.run = propagate(run)  # type: ignore[method-assign]
+        try:
+            original(self)
+        except BaseException:
+            # It was never started, and may be shown or started again as it was.
+            if own is None:
+                del self.run
+            else:
+                self.run = own  # type: ignore[method-assign]
+            raise
+
+    return start
+
+
+def _carrying_submit(original: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
+    @functools.wraps(original)
+    def submit(self: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        # What is submitted may be anything that the pool takes, generator functions too.
+        def work(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        # A worker outlives the scope in which it is started, so it gets none, and each piece of work brings its own.
+        return Context().run(original, self, propagate(work), *args, **kwargs)
+
+    return submit
