@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ._estimate import likely_tokens, text_tokens
+from ._estimate import likely_tokens, tokens_in
 from ._seam import Reported
 
 _PROVIDER = "openai:"
+_NO_LIMIT = 1 << 53
+"""No number of tokens; a float from here on is no whole number any more."""
 
 
 class ChatCall:
@@ -43,7 +45,7 @@ class ChatCall:
     def output_limit(self) -> int | None:
         """The most output for each choice, in tokens; None where it names none."""
         given = [self._request.get(name) for name in ("max_completion_tokens", "max_tokens")]
-        limits = [limit for limit in given if isinstance(limit, int) and limit >= 0]
+        limits = [int(limit) for limit in given if isinstance(limit, int | float) and 0 <= limit < _NO_LIMIT]
         return min(limits) if limits else None
 
     def input_tokens(self) -> int:
@@ -76,7 +78,7 @@ class ChatCall:
         if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
             raise ValueError("no chat completion")  # noqa: TRY004 - what a reply that cannot be read is, here
         arrived = sum(_text_tokens(choice, "message") for choice in reply["choices"])
-        return _reported(reply, arrived)
+        return _reported(reply, max(1, arrived))
 
     def stream(self) -> ChatStream:
         """Return what reads a streamed reply."""
@@ -95,12 +97,14 @@ class ChatStream:
         self._pending = b""
         self._last: dict[str, Any] = {}
         self._usage: Any = None
+        self._text_bytes = 0
+        # Most servers send a chunk a token; at least a token was made where any chunk came.
         self._chunks = 0
-        self._text_tokens = 0
+        self._is_chat = False
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes off the wire; return those of whole events that the caller is shown."""
-        # An event ends with an empty line; both ends of line occur.
+        # An event ends with an empty line; every end of line occurs.
         *events, self._pending = _split_events(self._pending + data)
         return b"".join(event for event in events if self._is_shown(event))
 
@@ -109,9 +113,16 @@ class ChatStream:
         left, self._pending = self._pending, b""
         return left if left and self._is_shown(left) else b""
 
-    def reported(self) -> Reported:
-        """Return what the reply has said so far; without usage, what arrived: at least a token a chunk of text."""
-        return _reported({**self._last, "usage": self._usage}, max(self._chunks, self._text_tokens))
+    def reported(self) -> Reported | None:
+        """Return what the reply has said so far; without usage, what arrived: at least a token a chunk of text.
+
+        Returns:
+            What it said; None where no chunk of a chat completion has arrived, so that nobody knows what it cost.
+        """
+        if not self._is_chat:
+            return None
+        arrived = max(1, self._chunks, tokens_in(self._text_bytes))
+        return _reported({**self._last, "usage": self._usage}, arrived)
 
     def _is_shown(self, event: bytes) -> bool:
         data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
@@ -124,10 +135,11 @@ class ChatStream:
         choices = chunk.get("choices")
         if isinstance(chunk.get("model"), str):
             self._last = {"model": chunk["model"]}
-        tokens = sum(_text_tokens(choice, "delta") for choice in choices or ())
-        if tokens:
-            self._chunks += 1
-            self._text_tokens += tokens
+        if isinstance(choices, list):
+            self._is_chat = True
+            said = sum(_text_bytes(choice, "delta") for choice in choices)
+            self._text_bytes += said
+            self._chunks += said > 0
         if not isinstance(chunk.get("usage"), dict):
             return True
         self._usage = chunk["usage"]
@@ -138,25 +150,30 @@ def _split_events(data: bytes) -> list[bytes]:
     events: list[bytes] = []
     start = at = 0
     while True:
-        ends = [end for end in (data.find(b"\n\n", at), data.find(b"\r\n\r\n", at)) if end >= 0]
+        ends = [end for end in (data.find(blank, at) for blank in (b"\n\n", b"\r\n\r\n", b"\r\r")) if end >= 0]
         if not ends:
             return [*events, data[start:]]
         at = min(ends)
-        at += 2 if data[at : at + 2] == b"\n\n" else 4
+        at += 4 if data[at : at + 2] == b"\r\n" else 2
         events.append(data[start:at])
         start = at
 
 
 def _text_tokens(choice: Any, key: str) -> int:
+    return tokens_in(_text_bytes(choice, key))
+
+
+def _text_bytes(choice: Any, key: str) -> int:
     said = choice.get(key) if isinstance(choice, dict) else None
     if not isinstance(said, dict):
         return 0
     texts = [said.get("content"), said.get("refusal"), said.get("reasoning_content")]
-    for call in said.get("tool_calls") or ():
+    calls = said.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):
             texts += [function.get("name"), function.get("arguments")]
-    return sum(text_tokens(text) for text in texts if isinstance(text, str))
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts if isinstance(text, str))
 
 
 def _reported(reply: dict[str, Any], arrived: int) -> Reported:

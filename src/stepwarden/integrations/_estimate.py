@@ -42,4 +42,9 @@ def _likely(part: Any) -> int:
 
 def text_tokens(text: str) -> int:
     """Estimate the tokens of a text."""
-    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
+    return tokens_in(len(text.encode("utf-8", "surrogatepass")))
+
+
+def tokens_in(size: int) -> int:
+    """Estimate the tokens in so many bytes of text."""
+    return math.ceil(size / BYTES_PER_TOKEN)

@@ -17,10 +17,11 @@ def guard(client: C) -> C:
         client: An `openai.OpenAI` or `openai.AsyncOpenAI`, or of a subclass; it stays as it was.
 
     Returns:
-        The guarded copy, of a subclass of the client's class. It shares the client's connections.
+        The guarded copy, of the client's own class. It shares the client's connections. What it would send that
+        costs money and is not covered raises a `PolicyViolationError`; a WebSocket that it opens is not watched.
 
     Raises:
-        TypeError: If no integration knows the client.
+        TypeError: If no integration knows the client, or it cannot be copied.
     """
     for kind in type(client).__mro__:
         if kind.__module__.partition(".")[0] == "openai" and kind.__name__ in {"OpenAI", "AsyncOpenAI"}:

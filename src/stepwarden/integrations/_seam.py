@@ -66,6 +66,10 @@ class WireCall(Protocol):
         """The model that it names."""
 
     @property
+    def is_stream(self) -> bool:
+        """Whether it asks for a stream."""
+
+    @property
     def choices(self) -> int:
         """How many replies it asks for."""
 
@@ -208,11 +212,11 @@ class Attempt:
         if reported is None:
             hold.leave()
             return
-        is_known = reported.output_tokens is not None
+        is_known = reported.input_tokens is not None and reported.output_tokens is not None
         try:
             hold.settle(
                 input_tokens=self._input if reported.input_tokens is None else reported.input_tokens,
-                output_tokens=reported.arrived_tokens if reported.output_tokens is None else reported.output_tokens,
+                output_tokens=self._output(hold, reported),
                 model=reported.model or self.call.model,
                 cache_read_tokens=reported.cache_read_tokens,
                 cache_write_tokens=reported.cache_write_tokens,
@@ -222,6 +226,14 @@ class Attempt:
         except BudgetExceededError:
             # The reply is paid for, so it is given back; the excess is on the receipt, and the next call is refused.
             return
+
+    def _output(self, hold: Hold, reported: Reported) -> int:
+        if reported.output_tokens is not None:
+            return reported.output_tokens
+        arrived, granted = reported.arrived_tokens, hold.output_tokens
+        # The limit was sent, so a little more than it is the estimate's margin; twice as much is a server that
+        # did not obey it.
+        return granted if self.is_bounded and granted < arrived <= 2 * granted else arrived
 
     def release(self) -> None:
         """Give the hold back whole: the call was certainly never made."""

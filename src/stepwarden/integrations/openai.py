@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
@@ -20,13 +21,9 @@ from ._seam import Attempt, WholeReader
 
 C = TypeVar("C")
 
-# What costs money and is not guarded must not go by unseen through a client that is called guarded.
-_UNGUARDED = (
-    "/responses", "/embeddings", "/completions", "/images/", "/audio/", "/batches", "/videos", "/threads", "/evals",
-    "/fine_tuning/",
-)  # fmt: skip
-
-
+# What may cost money and is not guarded must not go by unseen through a client that is called guarded, so only what
+# is known to cost nothing goes by.
+_FREE = re.compile(r"/(files|moderations|uploads(/[^/]+/(parts|complete))?|responses/input_tokens)$|/cancel$")
 _TIMEOUTS = ("connect", "read", "write", "pool")
 
 
@@ -41,7 +38,11 @@ def guard_openai(client: C) -> C:
         raise TypeError("this version of the openai SDK has no _send_request to guard; see the supported versions")
     if hasattr(send, "guards"):
         return client
-    copied: Any = client.copy()  # type: ignore[attr-defined]
+    try:
+        copied: Any = client.copy()  # type: ignore[attr-defined]
+    except TypeError as error:
+        kind = type(client).__name__
+        raise TypeError(f"guard() guards a copy, and {kind}.copy() failed: {error}; give {kind} a copy()") from error
     send, copy = copied._send_request, copied.copy  # noqa: SLF001 - see above: there is no public place
     copied._send_request = (  # noqa: SLF001
         _guarded_async(send) if inspect.iscoroutinefunction(send) else _guarded(send)
@@ -107,9 +108,9 @@ def _attempt(request: Any) -> Attempt | None:
     """
     path = request.url.path
     if request.method != "POST" or not path.endswith("/chat/completions"):
-        if request.method == "POST" and any(part in path for part in _UNGUARDED):
+        if request.method == "POST" and not _FREE.search(path):
             raise PolicyViolationError(
-                f"POST {path} would cost money outside every budget: guard() covers chat completions only; use the "
+                f"POST {path} may cost money outside every budget: guard() covers chat completions only; use the "
                 "unguarded client inside `with reserve(...)`, or record_usage(...) after it"
             )
         return None
@@ -143,7 +144,9 @@ class _Watch:
 
     def __init__(self, attempt: Attempt, response: Any) -> None:
         self._attempt = attempt
-        is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
+        # The SDK reads events whatever the content is called; only a whole reply to who wanted a stream is none.
+        is_whole = response.headers.get("content-type", "").startswith("application/json")
+        is_stream = attempt.call.is_stream and not is_whole
         self.reader = attempt.call.stream() if is_stream else WholeReader(attempt.call)
         # The last read closes the response from inside, before its last piece has been seen here.
         self.is_reading = False
@@ -203,6 +206,7 @@ def _watch_async(response: Any, attempt: Attempt) -> None:
         finally:
             watch.is_reading = False
             watch.settle()
+            await source.aclose()
 
     async def aclose_settled() -> None:
         try:

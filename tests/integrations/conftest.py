@@ -1,0 +1,37 @@
+"""A scripted server, both faces of the SDK, and the process's settings put back."""
+
+import openai
+import pytest
+
+import stepwarden as sw
+from stepwarden.core._settings import settings
+from stepwarden.testing import FakeClock, ScriptedModel
+
+
+@pytest.fixture
+def server():
+    """Serve scripted replies on loopback."""
+    with ScriptedModel() as server:
+        yield server
+
+
+@pytest.fixture(params=[openai.OpenAI, openai.AsyncOpenAI], ids=["sync", "async"])
+def kind(request):
+    """Give each face of the SDK in turn."""
+    return request.param
+
+
+@pytest.fixture
+def configure():
+    """Give `sw.configure`, and put back what it changed."""
+    before = {name: getattr(settings, name) for name in ("unscoped_calls", "max_wait", "clock")}
+    yield sw.configure
+    sw.configure(**before)
+
+
+@pytest.fixture
+def clock(configure):
+    """Give the process a clock that stands still."""
+    clock = FakeClock()
+    configure(clock=clock)
+    return clock
