@@ -47,7 +47,7 @@ def _function_shell(function: Function, plan: Plan) -> Function:
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         current = get_leaf()
-        if current is None or current.status is not None or current.run.hooks.registered:
+        if current is None or current.status is not None or current.run.hooks.is_heard:
             scope, args, kwargs = run_sync(enter(plan, current, args, kwargs))
         else:
             scope = scope_type(plan, current, current)
@@ -63,7 +63,7 @@ def _function_shell(function: Function, plan: Plan) -> Function:
             if raised is error:
                 raise
             raise raised  # noqa: B904 - its cause is set
-        if scope.run.hooks.registered:
+        if scope.run.hooks.is_heard:
             return run_sync(conclude(scope, result, args, kwargs))
         finish(scope)
         return result
@@ -77,7 +77,7 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         current = get_leaf()
-        if current is None or current.status is not None or current.run.hooks.registered:
+        if current is None or current.status is not None or current.run.hooks.is_heard:
             scope, args, kwargs = await run_async(enter(plan, current, args, kwargs))
         else:
             scope = scope_type(plan, current, current)
@@ -93,7 +93,7 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
             if raised is error:
                 raise
             raise raised  # noqa: B904 - its cause is set
-        if scope.run.hooks.registered:
+        if scope.run.hooks.is_heard:
             return await run_async(conclude(scope, result, args, kwargs))
         finish(scope)
         return result
