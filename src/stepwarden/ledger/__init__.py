@@ -1,0 +1,1 @@
+"""Where receipts, calls and holds are kept so that nothing is lost and anyone can check it."""
