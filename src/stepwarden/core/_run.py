@@ -21,12 +21,14 @@ from ._queue import end, look
 from ._rates import Rates
 from ._receipt import Receipt, ReceiptError, Status
 from ._scope import Scope
-from ._settings import PriceTable, parse_prices, settings
+from ._settings import PriceTable, parse_ledger, parse_prices, settings
 from ._tree import Tree, current_flow
 from .errors import DefinitionError, ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from ._ledger import Journal, Ledger
 
 
 class Run(Scope):
@@ -43,6 +45,8 @@ class Run(Scope):
         default_max_output_tokens: The output assumed for a call that names no limit, in tokens; 1,024 by default.
         max_receipts: How many receipts it keeps; older ones are dropped and counted.
         name: What messages call it.
+        ledger: Where what it leaves is kept, besides the newest receipts in memory; None for that of the run around,
+            or of `configure`.
 
     Raises:
         DefinitionError: If an argument cannot be right.
@@ -53,12 +57,15 @@ class Run(Scope):
         "_deadline",
         "_id",
         "_own_hooks",
+        "_own_ledger",
         "_table",
         "default_max_output_tokens",
         "hooks",
         "is_implicit",
+        "journal",
         "keep",
         "ledger",
+        "memory",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +78,7 @@ class Run(Scope):
         default_max_output_tokens: int | None = None,
         max_receipts: int = 10_000,
         name: str | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         if policy is not None and not isinstance(policy, Policy):
             raise DefinitionError(f"run.policy must be a Policy or None, not {policy!r}")
@@ -79,8 +87,10 @@ class Run(Scope):
         self.default_max_output_tokens = parse_output_default(
             default_max_output_tokens, "run.default_max_output_tokens"
         )
-        self.ledger = MemoryLedger(max_receipts)
-        self.keep = self.ledger.keep
+        self._own_ledger = None if ledger is None else parse_ledger(ledger, "run.ledger")
+        self.memory = MemoryLedger(max_receipts)
+        self.keep = self.memory.keep
+        self.journal: Journal | None = None
         self._table = {} if prices is None else parse_prices(prices)
         self._id = os.urandom(10).hex()
         self._deadline: Deadline | None = None
@@ -105,6 +115,8 @@ class Run(Scope):
         self.run = self
         around_hooks: Hooks = settings.hooks if parent is None else parent.run.hooks
         self.hooks: Hooks = around_hooks if self._own_hooks is None else self._own_hooks
+        around_ledger = settings.ledger if parent is None else parent.run.ledger
+        self.ledger: Ledger = around_ledger if self._own_ledger is None else self._own_ledger
 
     @property
     def id(self) -> str:
@@ -119,16 +131,16 @@ class Run(Scope):
     @property
     def receipts(self) -> tuple[Receipt, ...]:
         """The newest receipts of steps and personas under it, in completion order: inner before outer."""
-        return self.ledger.receipts
+        return self.memory.receipts
 
     @property
     def receipts_dropped(self) -> int:
         """How many receipts were dropped to make room for newer ones."""
-        return self.ledger.dropped
+        return self.memory.dropped
 
     def drain(self) -> tuple[Receipt, ...]:
         """Return the receipts and forget them."""
-        return self.ledger.drain()
+        return self.memory.drain()
 
     @property
     def open_scopes(self) -> tuple[Scope, ...]:
@@ -160,6 +172,7 @@ class Run(Scope):
         while around is not None and around.run.status is not None:
             around = around.run.parent  # a run that has ended takes no more, but one around it may
         self._place(self.plan, around)
+        self._open_journal()
         self.flow = current_flow()
         set_leaf(self)
         return self
@@ -204,9 +217,10 @@ class Run(Scope):
     def open_implicitly(self) -> None:
         """Open as the run of a persona or step that was called outside every run."""
         self.is_implicit = True
-        self.ledger = settings.ledger
-        self.keep = settings.ledger.keep
+        self.memory = settings.memory
+        self.keep = settings.memory.keep
         self._place(self.plan, None)
+        self._open_journal()
         self.outer = None
 
     def close(self, status: Status, error: ReceiptError | None = None) -> None:  # noqa: ARG002 - a run has no receipt
@@ -227,7 +241,7 @@ class Run(Scope):
                     else:  # a signal handler raised while it closed, so its end is made up for here
                         tree.open.pop(scope.serial, None)
                         if scope.kind != "run":
-                            scope.run.ledger.keep_once(scope)
+                            scope.run.keep_once(scope)
                 for hold in tuple(self.holds or ()):
                     hold.leave()
                     hold.let_go()
@@ -275,4 +289,4 @@ def current_run() -> Run | None:
 
 def receipts() -> tuple[Receipt, ...]:
     """Return the receipts of runs that were opened implicitly, in completion order."""
-    return settings.ledger.receipts
+    return settings.memory.receipts

@@ -39,7 +39,9 @@ class Settings:
     def __init__(self) -> None:
         self.clock: Clock = time
         self.hooks = Hooks()
-        self.ledger = MemoryLedger()
+        self.ledger: Ledger = MemoryLedger()
+        # The newest receipts of runs that were opened implicitly, whatever the ledger.
+        self.memory = MemoryLedger()
         self.look_up_price: Callable[[str], Rates | None] = _no_price
         self.max_wait = 600.0
         self.prices: dict[str, Rates] = {}
@@ -56,7 +58,7 @@ _KEEP: Any = object()
 
 def configure(
     *,
-    ledger: MemoryLedger = _KEEP,
+    ledger: Ledger = _KEEP,
     prices: PriceTable = _KEEP,
     unscoped_calls: str = _KEEP,
     max_wait: float = _KEEP,
@@ -65,7 +67,8 @@ def configure(
     """Change what holds for the whole process; what is not given stays.
 
     Args:
-        ledger: Where runs that were opened implicitly keep their receipts.
+        ledger: Where runs that bring no ledger keep what they leave; in memory, only those that were opened
+            implicitly.
         prices: USD per million tokens for each model; they come before the built-in list.
         unscoped_calls: ``"warn"``, ``"refuse"`` or ``"pass"`` a call, record or tool outside every scope.
         max_wait: The longest that a reservation waits, in seconds.
@@ -74,8 +77,8 @@ def configure(
     Raises:
         DefinitionError: If a value cannot be right; then nothing changes.
     """
-    if ledger is not _KEEP and not isinstance(ledger, MemoryLedger):
-        raise DefinitionError(f"ledger must be a MemoryLedger, not {ledger!r}")
+    if ledger is not _KEEP:
+        parse_ledger(ledger, "ledger")
     if unscoped_calls is not _KEEP and unscoped_calls not in _UNSCOPED:
         raise DefinitionError(f"unscoped_calls must be one of {', '.join(_UNSCOPED)}, not {unscoped_calls!r}")
     wait = _KEEP if max_wait is _KEEP else parse_seconds(max_wait, "max_wait")
@@ -86,6 +89,8 @@ def configure(
         ("ledger", ledger), ("prices", table), ("unscoped_calls", unscoped_calls), ("max_wait", wait),
         ("clock", clock),
     )  # fmt: skip
+    if isinstance(ledger, MemoryLedger):
+        settings.memory = ledger
     for name, value in given:
         if value is not _KEEP:
             setattr(settings, name, value)
