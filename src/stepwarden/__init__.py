@@ -1,5 +1,7 @@
 """A per-step runtime for LLM agents: budgets that hold under concurrency, policies that only narrow, receipts."""
 
+from typing import TYPE_CHECKING, Any
+
 from .core._boundary import ErrorBoundary
 from .core._budget import Budget, Usage
 from .core._definition import PersonaDefinition, Stage, StepDefinition
@@ -41,6 +43,9 @@ from .core.errors import (
 from .integrations import guard, install, uninstall
 from .prices import lookup as _lookup
 
+if TYPE_CHECKING:
+    from .ledger import SQLiteLedger
+
 # Where the core meets its price list; that list loads when the first model is looked up.
 _settings.look_up_price = _lookup
 hooks = _settings.hooks
@@ -76,6 +81,7 @@ __all__ = [
     "Run",
     "RunClosedError",
     "ScopeOrderError",
+    "SQLiteLedger",
     "SideEffect",
     "Stage",
     "Status",
@@ -114,9 +120,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("stepwarden")
+    if name == "SQLiteLedger":
+        from .ledger import SQLiteLedger
+
+        return SQLiteLedger
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

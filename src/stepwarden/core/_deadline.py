@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._charge import budget_error, show
+from ._watch import tell_refused
 from .errors import BudgetExceededError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ async def close_deadline(
     except TimeoutError as timeout:
         passed = _deadline_error(scope)
         passed.__cause__ = timeout
+        tell_refused(scope, passed)
         return passed
     return error
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Generator
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from ._hold import Hold
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from ._tally import CallEntry, Extra
 
 
-class Ticket(Protocol):
+@runtime_checkable
+class Ticket(Awaitable[None], Protocol):
     """Be waited for until everything that a journal was told before is durable."""
 
     def wait(self) -> None:
@@ -48,6 +49,7 @@ class Journal(Protocol):
         """Return what waits for all that was noted so far."""
 
 
+@runtime_checkable
 class Ledger(Protocol):
     """Keep what runs leave: in memory, in a file, in a database."""
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Self, cast
 from ._budget import Budget
 from ._deadline import Deadline, close_deadline, open_deadline
 from ._definition import StepDefinition, parse_budget, parse_name, parse_output_default
+from ._durable import until_durable
+from ._firing import Pending, run_async, run_sync
 from ._hooks import Hooks
 from ._leaf import get_leaf, leave, resolve, restore, set_leaf
-from ._memory import MemoryLedger
+from ._memory import Keep, MemoryLedger, keep_in_both
 from ._plan import Plan
 from ._policy import UNRESTRICTED, Policy
 from ._queue import end, look
@@ -23,6 +25,7 @@ from ._receipt import Receipt, ReceiptError, Status
 from ._scope import Scope
 from ._settings import PriceTable, parse_ledger, parse_prices, settings
 from ._tree import Tree, current_flow
+from ._watch import Watched, Watcher, close_scope, watch
 from .errors import DefinitionError, ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -54,18 +57,8 @@ class Run(Scope):
 
     kind = "run"
     __slots__ = (
-        "_deadline",
-        "_id",
-        "_own_hooks",
-        "_own_ledger",
-        "_table",
-        "default_max_output_tokens",
-        "hooks",
-        "is_implicit",
-        "journal",
-        "keep",
-        "ledger",
-        "memory",
+        "_deadline", "_id", "_own_hooks", "_own_ledger", "_table", "audience", "default_max_output_tokens", "hooks",
+        "is_implicit", "journal", "keep", "ledger", "memory", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -89,7 +82,7 @@ class Run(Scope):
         )
         self._own_ledger = None if ledger is None else parse_ledger(ledger, "run.ledger")
         self.memory = MemoryLedger(max_receipts)
-        self.keep = self.memory.keep
+        self.keep: Keep = self.memory.keep
         self.journal: Journal | None = None
         self._table = {} if prices is None else parse_prices(prices)
         self._id = os.urandom(10).hex()
@@ -115,8 +108,25 @@ class Run(Scope):
         self.run = self
         around_hooks: Hooks = settings.hooks if parent is None else parent.run.hooks
         self.hooks: Hooks = around_hooks if self._own_hooks is None else self._own_hooks
-        around_ledger = settings.ledger if parent is None else parent.run.ledger
-        self.ledger: Ledger = around_ledger if self._own_ledger is None else self._own_ledger
+        self.ledger: Ledger = self._own_ledger or self._ledger_around(parent)
+        self.audience: Hooks | type[Watched] = self.hooks
+        self.watchers: tuple[Watcher, ...] = ()
+
+    def _ledger_around(self, parent: Scope | None) -> Ledger:
+        around: Ledger = settings.ledger if parent is None else parent.run.ledger
+        # What is in memory only, and not asked for, keeps what its own run leaves.
+        is_asked_for = around is not (settings.memory if parent is None else parent.run.memory)
+        return around if is_asked_for else self.memory
+
+    def _open_journal(self) -> None:
+        try:
+            self.journal = self.ledger.open(self)
+        except BaseException:
+            self.tree.open.pop(self.serial, None)  # nothing was entered
+            raise
+        if self.journal is not None:
+            self.audience = Watched
+            self.keep = keep_in_both(self.memory.keep, self.journal.closed)
 
     @property
     def id(self) -> str:
@@ -175,14 +185,13 @@ class Run(Scope):
         self._open_journal()
         self.flow = current_flow()
         set_leaf(self)
+        watch(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        stray = leave(self, Status.COMPLETED if error is None else status_of(error))
-        if stray is not None:
-            raise stray from error
+        run_sync(self._end(error), blocks=True)
 
     async def __aenter__(self) -> Self:
         self.__enter__()
@@ -193,9 +202,15 @@ class Run(Scope):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         raised = await close_deadline(self._deadline, self, kind, error, trace)
-        self.__exit__(None if raised is None else type(raised), raised, trace)
+        await run_async(self._end(raised))
         if raised is not None and raised is not error:
             raise raised
+
+    def _end(self, error: BaseException | None) -> Pending[None]:
+        stray = leave(self, Status.COMPLETED if error is None else status_of(error))
+        yield from until_durable(self, stray or error)
+        if stray is not None:
+            raise stray from error
 
     @contextmanager
     def attach(self) -> Iterator[Run]:
@@ -222,10 +237,11 @@ class Run(Scope):
         self._place(self.plan, None)
         self._open_journal()
         self.outer = None
+        watch(self)
 
-    def close(self, status: Status, error: ReceiptError | None = None) -> None:  # noqa: ARG002 - a run has no receipt
+    def close(self, status: Status, error: ReceiptError | None = None) -> bool:  # noqa: ARG002 - a run has no receipt
         """End the run: abandon what is still open under it, and keep what its open holds may cost as uncertain."""
-        tree = self.tree
+        tree, was_open = self.tree, False
         try:
             while self.status is None:
                 with tree.lock:
@@ -237,11 +253,13 @@ class Run(Scope):
                                 look(parked)
                 for scope in reversed(self.open_scopes):
                     if scope.status is None:
-                        scope.close(Status.ABANDONED)
+                        close_scope(scope, Status.ABANDONED)
                     else:  # a signal handler raised while it closed, so its end is made up for here
                         tree.open.pop(scope.serial, None)
                         if scope.kind != "run":
-                            scope.run.keep_once(scope)
+                            scope.run.memory.keep_once(scope)
+                            if scope.run.journal is not None:
+                                scope.run.journal.closed(scope)
                 for hold in tuple(self.holds or ()):
                     hold.leave()
                     hold.let_go()
@@ -250,9 +268,13 @@ class Run(Scope):
                     if not self.holds and not self.open_scopes:
                         self.closed_ns = tree.clock()
                         self.status = status
+                        was_open = True
                         tree.open.pop(self.serial, None)
         except ForkedRunError:
-            return  # the run belongs to the parent process, which ends it
+            pass  # the run belongs to the parent process, which ends it
+        if was_open and self.journal is not None:
+            self.journal.closed(self)
+        return was_open
 
     def _holds(self, scope: Scope | None) -> bool:
         while scope is not None and scope is not self:

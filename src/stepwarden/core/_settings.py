@@ -5,14 +5,19 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._budget import parse_seconds
 from ._hooks import Hooks
+from ._ledger import Ledger
 from ._memory import MemoryLedger
 from ._rates import Rates, rates_from_mapping
 from ._tree import Clock, any_run_is_open
 from .errors import DefinitionError, PolicyViolationError, UnscopedCallWarning
+
+if TYPE_CHECKING:
+    from ._run import Run
+    from ._watch import Listener, Watcher
 
 PriceTable = Mapping[str, Mapping[str, Any]]
 _UNSCOPED = ("warn", "refuse", "pass")
@@ -33,19 +38,29 @@ def parse_prices(table: object, path: str = "prices") -> dict[str, Rates]:
     return {model: rates_from_mapping(model, entry) for model, entry in table.items()}
 
 
+def parse_ledger(ledger: object, path: str) -> Ledger:
+    """Read a ledger; *path* is the name that an error message uses for it."""
+    if isinstance(ledger, type) or not isinstance(ledger, Ledger):
+        raise DefinitionError(f"{path} must be a MemoryLedger, a SQLiteLedger or another ledger, not {ledger!r}")
+    return ledger
+
+
 class Settings:
     """Hold the process's settings; changed by `configure` only."""
 
     def __init__(self) -> None:
         self.clock: Clock = time
         self.hooks = Hooks()
-        self.ledger: Ledger = MemoryLedger()
         # The newest receipts of runs that were opened implicitly, whatever the ledger.
         self.memory = MemoryLedger()
+        self.ledger: Ledger = self.memory
         self.look_up_price: Callable[[str], Rates | None] = _no_price
         self.max_wait = 600.0
         self.prices: dict[str, Rates] = {}
         self.unscoped_calls = "warn"
+        # What the edges bring: the core alone writes no spans, no metrics and no log.
+        self.watches: tuple[Callable[[Run], Watcher | None], ...] = ()
+        self.listeners: tuple[Listener, ...] = ()
 
 
 def _no_price(model: str) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from ..core._budget import BUDGET_FIELDS
-from ..core._money import picodollars
-from ..core._receipt import Status
+from stepwarden.core._budget import BUDGET_FIELDS
+from stepwarden.core._money import picodollars
+from stepwarden.core._receipt import Status
 
 STATUSES = tuple(Status)
 """By their number in the file; only ever added to."""

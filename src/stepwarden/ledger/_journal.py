@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ..core._ledger import Ticket
+from stepwarden.core._ledger import Ticket
+from stepwarden.core.errors import LedgerError
+
 from ._canonical import whole
 from ._entry import Chain, Entry
 from ._receipt_record import _budget, _usage
 from ._record import receipt_fields
 
 if TYPE_CHECKING:
-    from ..core._hold import Hold
-    from ..core._receipt import Receipt, ToolRecord
-    from ..core._run import Run
-    from ..core._scope import Scope
-    from ..core._tally import CallEntry, Extra
+    from stepwarden.core._hold import Hold
+    from stepwarden.core._receipt import Receipt, ToolRecord
+    from stepwarden.core._run import Run
+    from stepwarden.core._scope import Scope
+    from stepwarden.core._tally import CallEntry, Extra
 
 _EXTRAS = {
     "cache_read": "cache_read_tokens",
@@ -26,14 +28,15 @@ _EXTRAS = {
     "unpriced": "unpriced_calls",
     "estimated": "estimated_calls",
 }
+_CLOSINGS = frozenset({"receipt", "run_ended"})
 _PICO = 10**12
 
 
 class Outlet(Ticket, Protocol):
     """Take entries, and be waited for until they are durable."""
 
-    def append(self, entry: Entry) -> None:
-        """Take an entry, to be written soon."""
+    def append(self, entry: Entry) -> bool:
+        """Take an entry, to be written soon; tell whether it was taken."""
 
 
 class RunJournal:
@@ -70,7 +73,7 @@ class RunJournal:
     def settled(self, hold: Hold, owner: Scope, outcome: str, call: CallEntry | None, extra: Extra | None) -> None:
         """Note what became of a hold, and what *owner* was charged for it."""
         self.held(hold)
-        fields = {"hold": hold.number, "outcome": outcome}
+        fields: dict[str, Any] = {"hold": hold.number, "outcome": outcome}
         if call is not None:
             fields |= self._charged(owner, call, extra)
         if outcome == "uncertain":
@@ -99,13 +102,16 @@ class RunJournal:
                 fields["uncertain"] = _usage(scope.uncertain)
             self._add("run_ended", fields)
             return
+        if scope.detail is not None and scope.detail.frozen is not None:
+            return  # told before: its end was made up for, since a signal handler had cut it short
+        if scope.holds:
+            scope.hand_over()  # the receipt tells how many
+        receipt = cast("Receipt", scope.receipt)
+        self._open_around(scope.parent)
+        self._add("receipt", _Deferred(receipt))
         # What comes after is late, and no longer on the receipt.
         scope.freeze()
-        receipt = scope.receipt
-        assert receipt is not None
-        self._open_around(scope.parent)
         self._opened.pop(scope.serial, None)
-        self._add("receipt", _Deferred(receipt))
 
     def ticket(self) -> Ticket:
         """Return what waits for all that was noted so far."""
@@ -113,9 +119,7 @@ class RunJournal:
 
     def _write_hold(self, hold: Hold) -> None:
         hold.number = next(self._numbers)
-        scope = hold.scope
-        assert scope is not None
-        fields = self._owned(scope)
+        fields = self._owned(cast("Scope", hold.scope))
         fields["hold"] = hold.number
         fields |= _amounts(hold.input_tokens, hold.output_tokens, hold.cost)
         if hold.model:
@@ -165,7 +169,7 @@ class RunJournal:
             fields["parent"] = parent.serial
         started_ns = (self._tree.anchor_ns + scope.opened_ns) // 1_000 * 1_000
         fields["started_at"] = str(started_ns)
-        optional = {"persona": scope.persona, "stage": scope._stage(), "model": scope.plan.model}
+        optional = {"persona": scope.persona, "stage": scope.stage, "model": scope.plan.model}
         if scope.function != scope.name:
             optional["function"] = scope.function
         fields |= {name: value for name, value in optional.items() if value is not None}
@@ -173,12 +177,15 @@ class RunJournal:
             fields["budget"] = _budget(scope.budget)
         return fields
 
-    def _add(self, kind: str, fields: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+    def _add(self, kind: str, fields: dict[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
         run = self._run
-        if run.status is not None and kind != "run_ended" and not callable(fields):
-            fields = {**fields, "total": _usage(run.total)}
+        if run.status is not None and not callable(fields):
+            fields.setdefault("total", _usage(run.total))
         at_ns = self._tree.anchor_ns + self._tree.clock()
-        self._outlet.append(Entry(self._chain, kind, at_ns, fields))
+        is_taken = self._outlet.append(Entry(self._chain, kind, at_ns, fields))
+        if not is_taken and run.status is not None and kind not in _CLOSINGS:
+            # Before the run's end, whoever leaves something in it waits, and hears of it then.
+            raise LedgerError(f"the ledger of run `{run.name}` is closed, and what came late is not recorded there")
 
 
 class _Deferred:

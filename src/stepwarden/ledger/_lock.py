@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.errors import LedgerError
+from stepwarden.core.errors import LedgerError
 
 if sys.platform != "win32":
     import fcntl
@@ -37,7 +37,9 @@ class LiveLock:
             try:
                 self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
             except OSError as error:
-                raise LedgerError(f"{path} cannot be opened for writing: no lock beside it ({error.strerror})") from error
+                raise LedgerError(
+                    f"{path} cannot be opened for writing: no lock beside it ({error.strerror})"
+                ) from error
             # Who looks for dead processes may have met the file before it was locked, and taken it away.
             if _try_lock(self._file) and os.fstat(self._file).st_nlink:
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
-from ..core.errors import LedgerError
+from stepwarden.core.errors import LedgerError
 
 APPLICATION = 0x73746570
 """SQLite's mark of whose file it is: the letters ``step``."""
@@ -133,6 +133,6 @@ def applied(database: sqlite3.Connection, path: str) -> set[str]:
     unknown = sorted(done - {migration.__name__ for migration in MIGRATIONS})
     if unknown:
         raise LedgerError(
-            f"{path} was written by a newer stepwarden (its schema has {', '.join(unknown)}); upgrade stepwarden to use it"
+            f"{path} was written by a newer stepwarden ({', '.join(unknown)} in its schema); upgrade stepwarden"
         )
     return done

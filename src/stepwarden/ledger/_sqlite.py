@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ..core.errors import DefinitionError, LedgerError
+from stepwarden.core.errors import DefinitionError, LedgerError
+
 from ._entry import Chain
 from ._journal import RunJournal
 from ._lock import LiveLock
@@ -17,8 +18,8 @@ from ._store import DURABILITIES, SQLiteStore, open_database
 from ._writer import Writer
 
 if TYPE_CHECKING:
-    from ..core._receipt import Receipt
-    from ..core._run import Run
+    from stepwarden.core._receipt import Receipt
+    from stepwarden.core._run import Run
 
 
 class SQLiteLedger:
@@ -38,7 +39,8 @@ class SQLiteLedger:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, durability: str = "full") -> None:
-        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        given: object = path
+        if not isinstance(given, str | os.PathLike) or not os.fspath(given):
             raise DefinitionError(f"path must be the path of a file, not {path!r}")
         if durability not in DURABILITIES:
             raise DefinitionError(f"durability must be one of {', '.join(DURABILITIES)}, not {durability!r}")
@@ -83,6 +85,11 @@ class SQLiteLedger:
 
     def __repr__(self) -> str:
         return f"SQLiteLedger({str(self.path)!r}, durability={self.durability!r})"
+
+    def _disown(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.disown()
 
     def _running(self) -> _Engine:
         if self.is_closed:
@@ -135,9 +142,7 @@ _ledgers: weakref.WeakSet[SQLiteLedger] = weakref.WeakSet()
 
 def _disown_all() -> None:
     for ledger in tuple(_ledgers):
-        engine, ledger._engine = ledger._engine, None
-        if engine is not None:
-            engine.disown()
+        ledger._disown()  # noqa: SLF001 - this module's own class
 
 
 os.register_at_fork(after_in_child=_disown_all)

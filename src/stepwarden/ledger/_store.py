@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import LedgerError
+from stepwarden.core.errors import LedgerError
+
 from ._chain import extend
 from ._columns import columns_of, cost_of, count_of
 from ._entry import Chain, Entry
@@ -27,6 +28,8 @@ _ADD_RECEIPT = (
     "INSERT INTO receipts(record, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens,"
     " pressure, ran_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+
+
 def open_database(path: Path, durability: str) -> sqlite3.Connection:
     """Open a ledger's file for writing, making it or bringing it to the newest schema where needed.
 
@@ -198,7 +201,8 @@ class SQLiteStore:
             values |= {name: count_of(state.total, name) for name in ("input_tokens", "output_tokens", "calls")}
             values["cost"] = cost_of(state.total)
         columns = ", ".join(f"{name} = ?" for name in values)
-        self._database.execute(f"UPDATE runs SET {columns} WHERE number = ?", (*values.values(), state.row))
+        change = f"UPDATE runs SET {columns} WHERE number = ?"  # noqa: S608 - the names are written above
+        self._database.execute(change, (*values.values(), state.row))
 
 
 def _encodable(text: str | None) -> str | None:

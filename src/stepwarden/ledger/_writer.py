@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..core.errors import LedgerError
+from stepwarden.core._tree import runs_event_loop
+from stepwarden.core.errors import LedgerError
+
 from ._entry import Entry
 
 if TYPE_CHECKING:
@@ -68,18 +69,15 @@ class Writer:
         self._thread.start()
         self.wait()
 
-    def append(self, entry: Entry) -> None:
-        """Take an entry, to be written soon.
-
-        Raises:
-            LedgerError: If the writer is closed.
-        """
+    def append(self, entry: Entry) -> bool:
+        """Take an entry, to be written soon; tell whether it was taken, which a closed writer does not."""
         if self.is_closed:
-            raise LedgerError(f"{self._name} is closed, and nothing more can be recorded in it")
+            return False
         self._entries.append(entry)
         if not self._is_nudged:
             self._is_nudged = True
             self._calls.put(None)
+        return True
 
     def wait(self) -> None:
         """Block until everything appended before is durable.
@@ -89,17 +87,20 @@ class Writer:
         """
         if threading.current_thread() is self._thread:
             return  # a finaliser that the garbage collector runs here must not wait for itself
+        self._refuse_closed()
         gate = threading.Lock()
         gate.acquire()
         self._settle(self._join(_Waiting(gate, None), gate.acquire))
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Do the same without blocking the event loop."""
-        asyncio = sys.modules.get("asyncio")
-        loop = None if asyncio is None else asyncio._get_running_loop()
-        if loop is None:  # some other library's loop runs it
+        if not runs_event_loop():  # some other library's loop runs it
             self.wait()
             return
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        self._refuse_closed()
         gate = loop.create_future()
         waiting = self._join(_Waiting(gate, loop), lambda: None)
         yield from gate
@@ -113,14 +114,18 @@ class Writer:
         """
         if self.is_closed:
             return
-        self.is_closed = True
         try:
             self.wait()
         finally:
+            self.is_closed = True
             self._is_over = True
             self._calls.put(None)
             if threading.current_thread() is not self._thread:
                 self._thread.join()
+
+    def _refuse_closed(self) -> None:
+        if self.is_closed or not self._thread.is_alive():
+            raise LedgerError(f"{self._name} is closed, and nothing more can be recorded in it")
 
     def _join(self, waiting: _Waiting, block: Callable[[], object]) -> _Waiting:
         self._calls.put(waiting)
