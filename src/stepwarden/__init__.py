@@ -1,6 +1,6 @@
 """A per-step runtime for LLM agents: budgets that hold under concurrency, policies that only narrow, receipts."""
 
-from typing import TYPE_CHECKING, Any
+import typing as _typing
 
 from .core._boundary import ErrorBoundary
 from .core._budget import Budget, Usage
@@ -43,7 +43,7 @@ from .core.errors import (
 from .integrations import guard, install, uninstall
 from .prices import lookup as _lookup
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from .ledger import SQLiteLedger
 
 # Where the core meets its price list; that list loads when the first model is looked up.
@@ -80,8 +80,8 @@ __all__ = [
     "ReserveTimeoutError",
     "Run",
     "RunClosedError",
-    "ScopeOrderError",
     "SQLiteLedger",
+    "ScopeOrderError",
     "SideEffect",
     "Stage",
     "Status",
@@ -120,7 +120,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name == "__version__":
         from importlib.metadata import version
 

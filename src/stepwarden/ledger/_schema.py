@@ -35,7 +35,7 @@ def runs_and_records(database: sqlite3.Connection) -> None:
             signature TEXT
         ) STRICT"""
     )
-    database.execute("CREATE TABLE records(key INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT")
+    database.execute("CREATE TABLE records(key INTEGER PRIMARY KEY, head BLOB NOT NULL, data BLOB NOT NULL) STRICT")
 
 
 def receipts_to_look_up(database: sqlite3.Connection) -> None:
@@ -60,7 +60,10 @@ def receipts_to_look_up(database: sqlite3.Connection) -> None:
         ) STRICT"""
     )
     database.execute("CREATE UNIQUE INDEX receipts_by_record ON receipts(record)")
-    for column in ("persona", "name", "model", "status", "ended_at", "cost"):
+    # Lists are in the order of time, so what they are filtered by is looked up in that order.
+    for column in ("persona", "name", "model", "status"):
+        database.execute(f"CREATE INDEX receipts_by_{column} ON receipts({column}, ended_at)")
+    for column in ("ended_at", "cost"):
         database.execute(f"CREATE INDEX receipts_by_{column} ON receipts({column})")
     database.execute("CREATE INDEX runs_open ON runs(process) WHERE ended_at IS NULL")
     database.execute("CREATE INDEX runs_by_parent ON runs(parent) WHERE parent IS NOT NULL")

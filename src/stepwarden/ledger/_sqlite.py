@@ -14,6 +14,7 @@ from stepwarden.core.errors import DefinitionError, LedgerError
 from ._entry import Chain
 from ._journal import RunJournal
 from ._lock import LiveLock
+from ._reading import Reading
 from ._store import DURABILITIES, SQLiteStore, open_database
 from ._writer import Writer
 
@@ -60,8 +61,14 @@ class SQLiteLedger:
         return RunJournal(run, engine.writer, Chain(run.id, engine.lock.name))
 
     def latest(self, limit: int) -> tuple[Receipt, ...]:
-        """Return the newest receipts of all runs, in the order in which they were left."""
-        raise NotImplementedError
+        """Return the newest receipts of all runs, at most *limit*, in the order in which they were left."""
+        self._running().writer.wait()
+        with self.read() as reading:
+            return reading.latest(limit)
+
+    def read(self) -> Reading:
+        """Open the file for reading; close what is returned, or use it in a ``with`` block."""
+        return Reading(self.path)
 
     def close(self) -> None:
         """Write what is left and close the file; again is harmless.

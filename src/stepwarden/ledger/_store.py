@@ -23,7 +23,7 @@ _BUSY_SECONDS = 30
 _TRIES_TO_SWITCH = 200
 
 _ADD_RUN = "INSERT INTO runs(id, parent, name, tenant, process, started_at) VALUES (?, ?, ?, ?, ?, ?)"
-_ADD_RECORD = "INSERT INTO records(key, data) VALUES (?, ?)"
+_ADD_RECORD = "INSERT INTO records(key, head, data) VALUES (?, ?, ?)"
 _ADD_RECEIPT = (
     "INSERT INTO receipts(record, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens,"
     " pressure, ran_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -135,7 +135,7 @@ class SQLiteStore:
     def write(self, entries: Sequence[Entry]) -> dict[Chain, _Written]:
         """Do the same inside a transaction that is open, and leave the chains as they are."""
         written: dict[Chain, _Written] = {}
-        records: list[tuple[int, bytes]] = []
+        records: list[tuple[int, bytes, bytes]] = []
         receipts: list[tuple[Any, ...]] = []
         for entry in entries:
             chain = entry.chain
@@ -155,8 +155,8 @@ class SQLiteStore:
                 state.is_ended = True
                 state.ended = entry.at_ns // 1_000_000, fields["status"]
             state.total = fields.get("total", state.total)
-            records.append((state.row << SEQ_BITS | state.count, data))
             state.head = extend(state.head, data)
+            records.append((state.row << SEQ_BITS | state.count, state.head, data))
             state.count += 1
         self._database.executemany(_ADD_RECORD, records)
         if receipts:
