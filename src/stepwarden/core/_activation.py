@@ -11,6 +11,7 @@ from ._kinds import HookScope, PersonaScope, StepScope
 from ._leaf import end_implicit_run, get_leaf, leave, resolve, set_leaf
 from ._receipt import ReceiptError, Status
 from ._run import Run, status_of
+from ._watch import tell_refused
 from .errors import HookDeniedError, RunClosedError
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def enter(
         refused = _open(plan, parent, outer, current)
         status = Status.DENIED if isinstance(error, HookDeniedError) else status_of(error)
         leave(refused, status, describe(error))
+        if status is Status.DENIED:
+            tell_refused(refused, error)
         yield from _last_hooks(refused, error, _tell_failure(refused, error, args, kwargs))
         raise
     return _open(plan, parent, outer, current), args, kwargs
@@ -76,6 +79,8 @@ def _open(plan: Plan, parent: Scope, outer: Scope | None, current: Scope | None)
     if isinstance(current, HookScope):
         scope._model = plan.model  # a hook has no default model to pass on
     set_leaf(scope)
+    for watcher in scope.run.watchers:
+        watcher.opened(scope)
     return scope
 
 
@@ -141,6 +146,7 @@ def abort(
     elif own is not None:
         status, raised = Status.ESCALATED, escalation(own, scope.name, scope.function)
         raised.__cause__ = error
+        tell_refused(scope, raised)
     stray = leave(scope, status, None if status is Status.CANCELLED else describe(own or error))
     told = None if raised is None else _tell_failure(scope, raised, args, kwargs)
     yield from _last_hooks(scope, error, told)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._charge import budget_error, show
+from ._watch import tell_refused
 from .errors import BudgetExceededError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ async def close_deadline(
         passed.__cause__ = timeout
         # A guarded stream that was read when the timeout came has left here what it had received.
         passed.partial = getattr(timeout.__cause__, "partial", None)
+        tell_refused(scope, passed)
         return passed
     return error
 

@@ -13,6 +13,7 @@ from ._meter import meter_of
 from ._money import Money, dollars, picodollars
 from ._queue import look
 from ._tally import CallEntry, Extra
+from ._watch import tell_refused
 from .errors import HoldClosedError
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ class Hold:
         if armed.thresholds:
             fire_thresholds(scope, error)
         if error is not None:
+            tell_refused(scope, error)
             raise error
 
     def release(self) -> None:

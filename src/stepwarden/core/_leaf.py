@@ -9,6 +9,7 @@ from ._policy import UNRESTRICTED, Policy
 from ._receipt import ReceiptError, Status
 from ._scope import Scope
 from ._tree import current_flow
+from ._watch import close_scope
 from .errors import ScopeOrderError
 
 leaf: ContextVar[Scope | None] = ContextVar("stepwarden_leaf", default=None)
@@ -57,7 +58,9 @@ def leave(scope: Scope, status: Status, error: ReceiptError | None = None) -> Sc
         stray = _abandon_inside(scope, current)
     if stray is not None and status is Status.COMPLETED:
         status, error = Status.FAILED, ReceiptError(type(stray).__name__, str(stray))
-    scope.close(status, error)
+    close_scope(scope, status, error)
+    for watcher in scope.run.watchers:
+        watcher.suspended(scope)
     return stray
 
 
@@ -65,7 +68,7 @@ def end_implicit_run(scope: Scope) -> None:
     """Close the run that was opened for this activation alone, if there is one; after its last hook."""
     parent = scope.parent
     if scope.outer is None and parent is not None and parent.run is parent and parent.run.is_implicit:
-        parent.close(scope.status or Status.COMPLETED)
+        close_scope(parent, scope.status or Status.COMPLETED)
 
 
 def restore(token: Token[Scope | None]) -> None:
@@ -87,7 +90,7 @@ def _abandon_inside(scope: Scope, current: Scope) -> ScopeOrderError | None:
     set_leaf(scope.outer)
     left_open = [one for one in inside if one.status is None]
     for one in left_open:
-        one.close(Status.ABANDONED)
+        close_scope(one, Status.ABANDONED)
     if not left_open:
         return None
     names = ", ".join(f"{one.kind} `{one.name}`" for one in left_open)

@@ -23,6 +23,7 @@ from ._receipt import Receipt, ReceiptError, Status
 from ._scope import Scope
 from ._settings import PriceTable, parse_prices, settings
 from ._tree import Tree, current_flow
+from ._watch import Watched, Watcher, close_scope, watch
 from .errors import DefinitionError, ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -50,15 +51,8 @@ class Run(Scope):
 
     kind = "run"
     __slots__ = (
-        "_deadline",
-        "_id",
-        "_own_hooks",
-        "_table",
-        "default_max_output_tokens",
-        "hooks",
-        "is_implicit",
-        "keep",
-        "ledger",
+        "_deadline", "_id", "_own_hooks", "_table", "audience", "default_max_output_tokens", "hooks", "is_implicit",
+        "keep", "ledger", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +99,8 @@ class Run(Scope):
         self.run = self
         around_hooks: Hooks = settings.hooks if parent is None else parent.run.hooks
         self.hooks: Hooks = around_hooks if self._own_hooks is None else self._own_hooks
+        self.audience: Hooks | type[Watched] = self.hooks
+        self.watchers: tuple[Watcher, ...] = ()
 
     @property
     def id(self) -> str:
@@ -162,6 +158,7 @@ class Run(Scope):
         self._place(self.plan, around)
         self.flow = current_flow()
         set_leaf(self)
+        watch(self)
         return self
 
     def __exit__(
@@ -208,10 +205,11 @@ class Run(Scope):
         self.keep = settings.ledger.keep
         self._place(self.plan, None)
         self.outer = None
+        watch(self)
 
-    def close(self, status: Status, error: ReceiptError | None = None) -> None:  # noqa: ARG002 - a run has no receipt
+    def close(self, status: Status, error: ReceiptError | None = None) -> bool:  # noqa: ARG002 - a run has no receipt
         """End the run: abandon what is still open under it, and keep what its open holds may cost as uncertain."""
-        tree = self.tree
+        tree, was_open = self.tree, False
         try:
             while self.status is None:
                 with tree.lock:
@@ -223,7 +221,7 @@ class Run(Scope):
                                 look(parked)
                 for scope in reversed(self.open_scopes):
                     if scope.status is None:
-                        scope.close(Status.ABANDONED)
+                        close_scope(scope, Status.ABANDONED)
                     else:  # a signal handler raised while it closed, so its end is made up for here
                         tree.open.pop(scope.serial, None)
                         if scope.kind != "run":
@@ -236,9 +234,11 @@ class Run(Scope):
                     if not self.holds and not self.open_scopes:
                         self.closed_ns = tree.clock()
                         self.status = status
+                        was_open = True
                         tree.open.pop(self.serial, None)
         except ForkedRunError:
-            return  # the run belongs to the parent process, which ends it
+            pass  # the run belongs to the parent process, which ends it
+        return was_open
 
     def _holds(self, scope: Scope | None) -> bool:
         while scope is not None and scope is not self:

@@ -47,7 +47,7 @@ def _function_shell(function: Function, plan: Plan) -> Function:
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         current = get_leaf()
-        if current is None or current.status is not None or current.run.hooks.is_heard:
+        if current is None or current.status is not None or current.run.audience.is_heard:
             scope, args, kwargs = run_sync(enter(plan, current, args, kwargs))
         else:
             scope = scope_type(plan, current, current)
@@ -63,7 +63,7 @@ def _function_shell(function: Function, plan: Plan) -> Function:
             if raised is error:
                 raise
             raise raised  # noqa: B904 - its cause is set
-        if scope.run.hooks.is_heard:
+        if scope.run.audience.is_heard:
             return run_sync(conclude(scope, result, args, kwargs))
         finish(scope)
         return result
@@ -77,7 +77,7 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         current = get_leaf()
-        if current is None or current.status is not None or current.run.hooks.is_heard:
+        if current is None or current.status is not None or current.run.audience.is_heard:
             scope, args, kwargs = await run_async(enter(plan, current, args, kwargs))
         else:
             scope = scope_type(plan, current, current)
@@ -93,7 +93,7 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
             if raised is error:
                 raise
             raise raised  # noqa: B904 - its cause is set
-        if scope.run.hooks.is_heard:
+        if scope.run.audience.is_heard:
             return await run_async(conclude(scope, result, args, kwargs))
         finish(scope)
         return result
@@ -123,17 +123,16 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
                 except StopIteration as stop:
                     result = stop.value
                     break
-                inside = get_leaf()
-                set_leaf(consumer)
+                inside = set_outside(scope, consumer)
                 # Whoever resumes or collects it next may be another context, with another leaf to give back.
                 try:
                     sent = yield item
                 except BaseException as thrown:  # noqa: BLE001 - it goes on inside the body
-                    consumer = set_inside(inside)
+                    consumer = set_inside(scope, inside)
                     closes_early = isinstance(thrown, GeneratorExit)
                     advance = functools.partial(body.throw, thrown)
                 else:
-                    consumer = set_inside(inside)
+                    consumer = set_inside(scope, inside)
                     advance = functools.partial(body.send, sent)
         except BaseException as error:
             raised, fallback = run_sync(abort(scope, error, args, kwargs))
@@ -156,10 +155,21 @@ def scope_of_call() -> Scope | None:
     return current if isinstance(current, HookScope) else resolve(current)
 
 
-def set_inside(inside: Scope | None) -> Scope | None:
+def set_outside(scope: Scope, consumer: Scope | None) -> Scope | None:
+    """Put the leaf of a generator's consumer in force; return the generator's own."""
+    inside = get_leaf()
+    set_leaf(consumer)
+    for watcher in scope.run.watchers:
+        watcher.suspended(scope)
+    return inside
+
+
+def set_inside(scope: Scope, inside: Scope | None) -> Scope | None:
     """Put a generator's own leaf in force; return the leaf of whoever resumed it."""
     consumer = get_leaf()
     set_leaf(inside)
+    for watcher in scope.run.watchers:
+        watcher.resumed(scope)
     return consumer
 
 
@@ -185,16 +195,15 @@ async def _generate_async(
                     item = await within_deadline(scope, advance())
                 except StopAsyncIteration:
                     break
-                inside = get_leaf()
-                set_leaf(consumer)
+                inside = set_outside(scope, consumer)
                 try:
                     sent = yield item
                 except BaseException as thrown:  # noqa: BLE001 - it goes on inside the body
-                    consumer = set_inside(inside)
+                    consumer = set_inside(scope, inside)
                     closes_early = isinstance(thrown, GeneratorExit)
                     advance = functools.partial(body.athrow, thrown)
                 else:
-                    consumer = set_inside(inside)
+                    consumer = set_inside(scope, inside)
                     advance = functools.partial(body.asend, sent)
         except BaseException as error:
             raised, _ = await run_async(abort(scope, error, args, kwargs))
