@@ -63,9 +63,10 @@ def enter(
             given: Args = yield from before_step(plan, parent, args, kwargs)
             args, kwargs = given
     except BaseException as error:
-        refused = _open(plan, parent, outer, current)
+        # Never the leaf: no body runs in it, and a hook that is collected may be so in another context.
+        refused = scope_class(plan)(plan, parent, outer)
         status = Status.DENIED if isinstance(error, HookDeniedError) else status_of(error)
-        leave(refused, status, describe(error))
+        refused.close(status, None if status is Status.CANCELLED else describe(error))
         yield from _last_hooks(refused, error, _tell_failure(refused, error, args, kwargs))
         raise
     return _open(plan, parent, outer, current), args, kwargs

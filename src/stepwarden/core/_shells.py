@@ -12,7 +12,7 @@ from ._deadline import within_deadline
 from ._firing import run_async, run_sync
 from ._kind import Kind, decorated, first_resumption, kind_of, refuse_coroutine
 from ._kinds import HookScope
-from ._leaf import get_leaf, resolve, set_leaf
+from ._leaf import get_leaf, resolve, restore, set_leaf
 from ._tree import current_flow
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _generator_shell(function: Function, plan: Plan) -> Function:
 
 
 def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, kwargs: Any) -> Generator[Any, Any, Any]:
-    consumer = get_leaf()
+    token = set_leaf(get_leaf())  # to give back the consumer's leaf, in the consumer's own context only
     try:
         scope, args, kwargs = run_sync(enter(plan, caller, args, kwargs, called_before=True))
         result: Any = None
@@ -124,16 +124,16 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
                     result = stop.value
                     break
                 inside = get_leaf()
-                set_leaf(consumer)
+                restore(token)
                 # Whoever resumes or collects it next may be another context, with another leaf to give back.
                 try:
                     sent = yield item
                 except BaseException as thrown:  # noqa: BLE001 - it goes on inside the body
-                    consumer = set_inside(inside)
+                    token = set_leaf(inside)
                     closes_early = isinstance(thrown, GeneratorExit)
                     advance = functools.partial(body.throw, thrown)
                 else:
-                    consumer = set_inside(inside)
+                    token = set_leaf(inside)
                     advance = functools.partial(body.send, sent)
         except BaseException as error:
             raised, fallback = run_sync(abort(scope, error, args, kwargs))
@@ -147,20 +147,13 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
             return result
         return run_sync(conclude(scope, result, args, kwargs))
     finally:
-        set_leaf(consumer)
+        restore(token)
 
 
 def scope_of_call() -> Scope | None:
     """Return the scope in which a generator step is called, which may have ended when it is first resumed."""
     current = get_leaf()
     return current if isinstance(current, HookScope) else resolve(current)
-
-
-def set_inside(inside: Scope | None) -> Scope | None:
-    """Put a generator's own leaf in force; return the leaf of whoever resumed it."""
-    consumer = get_leaf()
-    set_leaf(inside)
-    return consumer
 
 
 def _async_generator_shell(function: Function, plan: Plan) -> Function:
@@ -173,7 +166,7 @@ def _async_generator_shell(function: Function, plan: Plan) -> Function:
 async def _generate_async(
     function: Function, plan: Plan, caller: Scope | None, args: Any, kwargs: Any
 ) -> AsyncGenerator[Any, Any]:
-    consumer = get_leaf()
+    token = set_leaf(get_leaf())  # to give back the consumer's leaf, in the consumer's own context only
     try:
         scope, args, kwargs = await run_async(enter(plan, caller, args, kwargs, called_before=True))
         closes_early = False
@@ -186,15 +179,15 @@ async def _generate_async(
                 except StopAsyncIteration:
                     break
                 inside = get_leaf()
-                set_leaf(consumer)
+                restore(token)
                 try:
                     sent = yield item
                 except BaseException as thrown:  # noqa: BLE001 - it goes on inside the body
-                    consumer = set_inside(inside)
+                    token = set_leaf(inside)
                     closes_early = isinstance(thrown, GeneratorExit)
                     advance = functools.partial(body.athrow, thrown)
                 else:
-                    consumer = set_inside(inside)
+                    token = set_leaf(inside)
                     advance = functools.partial(body.asend, sent)
         except BaseException as error:
             raised, _ = await run_async(abort(scope, error, args, kwargs))
@@ -208,4 +201,4 @@ async def _generate_async(
         elif (await run_async(conclude(scope, _NO_OUTPUT, args, kwargs))) is not _NO_OUTPUT:
             raise TypeError(f"a PostStep hook replaced the output of async generator `{scope.name}`, which has none")
     finally:
-        set_leaf(consumer)
+        restore(token)
