@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextvars import ContextVar, Token
 
 from ._kinds import HookScope, PersonaScope, StepScope
@@ -32,7 +33,10 @@ def resolve(scope: Scope | None) -> Scope | None:
         if isinstance(scope, HookScope):
             scope = scope.parent
         elif scope.flow is not None and carried.get() is not scope and scope.flow == current_flow():
-            # It was closed from another context, which could not reset the leaf here.
+            # It was closed from another context, which could not reset the leaf here. That is made up for now, or a
+            # task that starts later would seem to outlive it.
+            if get_leaf() is scope:
+                set_leaf(scope.outer)
             scope = scope.outer
         else:
             return scope
@@ -72,11 +76,11 @@ def end_implicit_run(scope: Scope) -> None:
 
 
 def restore(token: Token[Scope | None]) -> None:
-    """Give a context the leaf that it had before *token* was made; leave another context alone."""
-    try:
+    """Give a context the leaf that it had before *token* was made, once; leave another context alone."""
+    # ValueError: left in another context than it was entered in, and the leaf here is not ours. RuntimeError: given
+    # back before.
+    with contextlib.suppress(ValueError, RuntimeError):
         leaf.reset(token)
-    except ValueError:
-        return  # left in another context than it was entered in: the leaf here is not ours
 
 
 def _abandon_inside(scope: Scope, current: Scope) -> ScopeOrderError | None:

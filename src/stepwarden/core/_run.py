@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Self, cast
 
 from ._budget import Budget
-from ._deadline import Deadline, close_deadline, open_deadline
+from ._deadline import close_deadline, open_deadline
 from ._definition import StepDefinition, parse_budget, parse_name, parse_output_default
 from ._hooks import Hooks
 from ._leaf import get_leaf, leave, resolve, restore, set_leaf
@@ -51,7 +51,7 @@ class Run(Scope):
 
     kind = "run"
     __slots__ = (
-        "_deadline", "_id", "_own_hooks", "_table", "audience", "default_max_output_tokens", "hooks", "is_implicit",
+        "_id", "_own_hooks", "_table", "audience", "default_max_output_tokens", "hooks", "is_implicit",
         "keep", "ledger", "watchers",
     )  # fmt: skip
 
@@ -77,7 +77,6 @@ class Run(Scope):
         self.keep = self.ledger.keep
         self._table = {} if prices is None else parse_prices(prices)
         self._id = os.urandom(10).hex()
-        self._deadline: Deadline | None = None
         self._own_hooks = hooks
         self.is_implicit = False
         plan = Plan(
@@ -170,13 +169,13 @@ class Run(Scope):
 
     async def __aenter__(self) -> Self:
         self.__enter__()
-        self._deadline = await open_deadline(self)
+        await open_deadline(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        raised = await close_deadline(self._deadline, self, kind, error, trace)
+        raised = await close_deadline(self, kind, error, trace)
         self.__exit__(None if raised is None else type(raised), raised, trace)
         if raised is not None and raised is not error:
             raise raised
