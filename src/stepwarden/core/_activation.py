@@ -76,10 +76,11 @@ def enter(
             tell_refused(refused, error)
         yield from _last_hooks(refused, error, _tell_failure(refused, error, args, kwargs))
         raise
-    return _open(plan, parent, outer, current), args, kwargs
+    return open_scope(plan, parent, outer, current), args, kwargs
 
 
-def _open(plan: Plan, parent: Scope, outer: Scope | None, current: Scope | None) -> Activation:
+def open_scope(plan: Plan, parent: Scope, outer: Scope | None, current: Scope | None) -> Activation:
+    """Open a scope under *parent* where *current* is the leaf; *outer* is the leaf again when it is left."""
     scope = scope_class(plan)(plan, parent, outer)
     if isinstance(current, HookScope):
         scope._model = plan.model  # a hook has no default model to pass on

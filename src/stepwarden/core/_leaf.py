@@ -54,18 +54,22 @@ def leave(scope: Scope, status: Status, error: ReceiptError | None = None) -> Sc
     Returns:
         The error to raise where scopes inside it were still open, and are now abandoned; else None.
     """
-    current = get_leaf()
-    stray = None
-    if current is scope:
-        set_leaf(scope.outer)
-    elif current is not None:
-        stray = _abandon_inside(scope, current)
+    stray = step_out(scope)
     if stray is not None and status is Status.COMPLETED:
         status, error = Status.FAILED, ReceiptError(type(stray).__name__, str(stray))
     close_scope(scope, status, error)
     for watcher in scope.run.watchers:
         watcher.suspended(scope)
     return stray
+
+
+def step_out(scope: Scope) -> ScopeOrderError | None:
+    """Give the context back the leaf that it had before *scope*; abandon what is open inside, as `leave` does."""
+    current = get_leaf()
+    if current is scope:
+        set_leaf(scope.outer)
+        return None
+    return None if current is None else _abandon_inside(scope, current)
 
 
 def end_implicit_run(scope: Scope) -> None:
