@@ -28,6 +28,8 @@ PENDING, OPEN, UNCERTAIN, CLOSED = "pending", "open", "uncertain", "closed"
 _open_hold: ContextVar[Hold | None] = ContextVar("stepwarden_hold", default=None)
 get_hold = _open_hold.get
 set_hold = _open_hold.set
+# The hold of a guarded call that is being made, until the first guarded call inside it takes it out and over.
+offered: ContextVar[list[Hold] | None] = ContextVar("stepwarden_offered", default=None)
 
 
 def context_hold() -> Hold | None:

@@ -256,6 +256,12 @@ def _parse_event(event: object) -> tuple[str, float | None]:
         return THRESHOLD, BudgetThreshold(percent).percent
     if name == THRESHOLD:
         raise DefinitionError(f"{THRESHOLD} needs its percentage, such as '{THRESHOLD}(80)'")
-    if name not in _EVENTS:
+    return check_event(name), None
+
+
+def check_event(event: object) -> str:
+    """Read the name of an event; raise a DefinitionError for what is none."""
+    name = event.strip() if isinstance(event, str) else event
+    if not isinstance(name, str) or name not in _EVENTS:
         raise DefinitionError(f"unknown event {event!r}; known: {', '.join(_EVENTS)}")
-    return name, None
+    return name

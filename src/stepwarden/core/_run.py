@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Self, cast
 
 from ._budget import Budget
-from ._deadline import Deadline, close_deadline, open_deadline
+from ._deadline import close_deadline, open_deadline
 from ._definition import StepDefinition, parse_budget, parse_name, parse_output_default
 from ._durable import until_durable
 from ._firing import Pending, run_async, run_sync
@@ -57,8 +57,8 @@ class Run(Scope):
 
     kind = "run"
     __slots__ = (
-        "_deadline", "_id", "_own_hooks", "_own_ledger", "_table", "audience", "default_max_output_tokens", "hooks",
-        "is_implicit", "journal", "keep", "ledger", "memory", "watchers",
+        "_id", "_own_hooks", "_own_ledger", "_table", "audience", "default_max_output_tokens", "hooks", "is_implicit",
+        "journal", "keep", "ledger", "memory", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +86,6 @@ class Run(Scope):
         self.journal: Journal | None = None
         self._table = {} if prices is None else parse_prices(prices)
         self._id = os.urandom(10).hex()
-        self._deadline: Deadline | None = None
         self._own_hooks = hooks
         self.is_implicit = False
         plan = Plan(
@@ -195,13 +194,13 @@ class Run(Scope):
 
     async def __aenter__(self) -> Self:
         self.__enter__()
-        self._deadline = await open_deadline(self)
+        await open_deadline(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        raised = await close_deadline(self._deadline, self, kind, error, trace)
+        raised = await close_deadline(self, kind, error, trace)
         await run_async(self._end(raised))
         if raised is not None and raised is not error:
             raise raised
