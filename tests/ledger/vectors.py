@@ -31,6 +31,11 @@ RECORDS = [
     ("receipt", {"scope": "persona", "step": 2, "parent": 1, "persona": "triage_captain", "name": "triage_captain", "function": "cafe\u0301", "status": "completed", "total": SPENT, "started_at": str(START), "duration_ns": 5_500_000_000}),
     ("run_ended", {"status": "completed", "total": SPENT}),
 ]  # fmt: skip
+EXAMPLE = [
+    ("run_started", {"name": "run"}),
+    ("receipt", {"scope": "step", "step": 2, "parent": 1, "name": "plan", "status": "completed", "own": {"calls": 1, "input_tokens": 9}, "calls": [["gpt-5", 9, 0, "0", "settled", False]], "started_at": str(START), "duration_ns": 1_500}),
+    ("run_ended", {"status": "completed", "total": {"calls": 1, "input_tokens": 9}}),
+]  # fmt: skip
 LATE = [("late", {"input_tokens": 10, "output_tokens": 2, "total": SPENT})]
 
 
@@ -114,6 +119,7 @@ RECEIPT_EDITED = is_found(("edited", 6, "receipt"))
 VECTORS = {
     # name: (lines, what is found with the key, what is found without one)
     "valid_signed": (WHOLE, [], []),
+    "valid_example": (lines(chained(EXAMPLE), signed=sign(chained(EXAMPLE))), [], []),
     "valid_unsigned": (lines(ROWS), is_found(("unsigned", None, None)), []),
     "valid_late": (lines(chained(RECORDS + LATE), signed=sign(chained(RECORDS + LATE))), [], []),
     "late_after_the_signature": (lines(chained(RECORDS + LATE), signed=SIGNED), is_found(("unsigned", 9, "late")), []),
