@@ -24,7 +24,7 @@ from ._rates import Rates
 from ._receipt import Receipt, ReceiptError, Status
 from ._scope import Scope
 from ._settings import PriceTable, parse_ledger, parse_prices, settings
-from ._tree import Tree, current_flow
+from ._tree import Tree, current_flow, entered
 from ._watch import Watched, Watcher, close_scope, watch
 from .errors import DefinitionError, ForkedRunError, RunClosedError
 
@@ -38,6 +38,15 @@ class Run(Scope):
     """Be the root of one execution, as ``with Run() as run`` or ``async with``; inside another run, its child.
 
     A child is charged upward and its policy only narrows; hooks and prices that it does not bring are its parent's.
+    A step or persona that is called outside every run opens one for itself alone.
+
+    Example:
+        >>> import stepwarden as sw
+        >>> with sw.Run(budget=sw.Budget(max_usd=1)) as run:
+        ...     with sw.step("classify"):
+        ...         sw.record_usage("gpt-5-mini", input_tokens=500, cost_usd="0.0002")
+        >>> [(receipt.name, str(receipt.status)) for receipt in run.receipts], run.remaining.max_usd
+        ([('classify', 'completed')], Decimal('0.9998'))
 
     Args:
         budget: The limits of everything under it, or None.
@@ -139,7 +148,7 @@ class Run(Scope):
 
     @property
     def receipts(self) -> tuple[Receipt, ...]:
-        """The newest receipts of steps and personas under it, in completion order: inner before outer."""
+        """The newest receipts of steps and personas under it, in completion order, so inner before outer."""
         return self.memory.receipts
 
     @property
@@ -182,6 +191,8 @@ class Run(Scope):
             around = around.run.parent  # a run that has ended takes no more, but one around it may
         self._place(self.plan, around)
         self._open_journal()
+        if around is None:
+            entered[id(self.tree)] = self.tree
         self.flow = current_flow()
         set_leaf(self)
         watch(self)
@@ -269,6 +280,8 @@ class Run(Scope):
                         self.status = status
                         was_open = True
                         tree.open.pop(self.serial, None)
+                        if self.parent is None:
+                            entered.pop(id(tree), None)
         except ForkedRunError:
             pass  # the run belongs to the parent process, which ends it
         if was_open and self.journal is not None:
