@@ -13,6 +13,7 @@ from ._meter import meter_of
 from ._money import Money, dollars, picodollars
 from ._queue import look
 from ._tally import CallEntry, Extra
+from ._watch import tell_refused
 from .errors import HoldClosedError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ PENDING, OPEN, UNCERTAIN, CLOSED = "pending", "open", "uncertain", "closed"
 _open_hold: ContextVar[Hold | None] = ContextVar("stepwarden_hold", default=None)
 get_hold = _open_hold.get
 set_hold = _open_hold.set
+# The hold of a guarded call that is being made, until the first guarded call inside it takes it out and over.
+offered: ContextVar[list[Hold] | None] = ContextVar("stepwarden_offered", default=None)
 
 
 def context_hold() -> Hold | None:
@@ -46,13 +49,15 @@ class Hold:
 
     __slots__ = (
         "asked_output", "cost", "fixed_cost", "guessed", "input_charged", "input_tokens", "keeper", "min_output",
-        "model", "output_tokens", "previous", "rates", "scope", "state", "uncertain_cost",
+        "model", "number", "output_tokens", "previous", "rates", "scope", "state", "uncertain_cost",
     )  # fmt: skip
 
     scope: Scope | None
     keeper: Scope | None
     previous: Hold | None
     cost: int
+    number: int
+    """What its run's journal calls it; set when it is first noted there."""
     input_charged: int
     uncertain_cost: int
     guessed: tuple[Scope, CallEntry]
@@ -136,7 +141,7 @@ class Hold:
             rates = self.rates if model is None or model == self.model else scope.run.rates(model) or self.rates
             counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
             cost, extra = measure(cost, rates, *counts, estimated=estimated)
-        error = None
+        error, said = None, extra
         tree = scope.tree
         with tree.lock:
             state = self.state
@@ -159,16 +164,18 @@ class Hold:
             if used:
                 owner.last_model = used
             detail = owner.detail or owner.make_detail()
-            detail.calls.append(
-                (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
-            )
+            call = (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
+            detail.calls.append(call)
             if passed is not None:
                 error = exceeded(passed.scope, "settle")
             if tree.waiting:
                 look(scope)
+        if scope.run.journal is not None:
+            scope.run.journal.settled(self, owner, "settled", call, said)
         if armed.thresholds:
             fire_thresholds(scope, error)
         if error is not None:
+            tell_refused(scope, error)
             raise error
 
     def release(self) -> None:
@@ -193,6 +200,8 @@ class Hold:
                 self.give_back()
             else:
                 raise HoldClosedError("this hold was settled or released before")
+        if scope.run.journal is not None:
+            scope.run.journal.settled(self, scope, "released", None, None)
 
     def leave(self) -> None:
         """Charge the input as estimated and keep the rest as uncertain: the call was sent, its cost is unknown.
@@ -221,6 +230,8 @@ class Hold:
             self._count_uncertain(scope, 1)
             self.let_go()
             look(scope)
+        if scope.run.journal is not None:
+            scope.run.journal.settled(self, owner, "uncertain", record, Extra(estimated=1))
         if armed.thresholds:
             fire_thresholds(scope)
 

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._accounting import has_usd_limit, unpriced
+from ._accounting import has_usd_limit, unpriced, whole
 from ._charge import budget_error, set_aside, show
+from ._durable import secure
+from ._firing import run_async, run_sync
 from ._hold import OPEN, PENDING, Hold, context_hold, get_hold, set_hold
 from ._leaf import default_model, get_leaf, resolve
 from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import Waiter, admit, park, withdraw
 from ._settings import meet_unscoped, settings
+from ._tree import runs_event_loop
+from ._watch import tell_refused, tell_waited
 from .errors import ReserveTimeoutError, RunClosedError, StepwardenError, WouldBlockError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ._scope import Scope
-
 
 R = TypeVar("R")
 
@@ -59,10 +62,13 @@ class Reservation:
             WouldBlockError: If it would have to wait on a thread that runs an event loop.
             UnpricedModelError: If a USD limit is in force and the model has no price.
             RunClosedError: If the run around has ended.
+            LedgerError: If the ledger cannot record the hold; then it is given back.
         """
         hold = self._obtain()
         if hold.state is PENDING:
             self._contend(hold, _arm_thread, self._wait_in_thread)
+        if hold.scope is not None and hold.scope.run.journal is not None:
+            run_sync(secure(hold, hold.scope.run.journal), blocks=True)
         return _in_context(hold)
 
     def __await__(self) -> Generator[Any, None, Hold]:
@@ -75,12 +81,16 @@ class Reservation:
             waiting = self._contend(hold, _arm_task, self._wait_in_task)
             if waiting is not None:
                 await waiting
+        if hold.scope is not None and hold.scope.run.journal is not None:
+            await run_async(secure(hold, hold.scope.run.journal))
         return _in_context(hold)
 
     def __enter__(self) -> Hold:
         hold = self._obtain()
         if hold.state is PENDING:
             self._contend(hold, _arm_thread, self._wait_in_thread)
+        if hold.scope is not None and hold.scope.run.journal is not None:
+            run_sync(secure(hold, hold.scope.run.journal), blocks=True)
         self._blocks.append(hold)
         return _in_context(hold)
 
@@ -133,8 +143,7 @@ class Reservation:
             if scope is None:
                 meet_unscoped("a reserved call")
                 hold = Hold(None, self._input, self._output, self._min_output, fixed, model, None)
-                hold.cost = fixed or 0
-                hold.state = OPEN
+                hold.cost, hold.state = fixed or 0, OPEN
                 return hold
             if scope.status is not None and scope.run.status is not None:
                 raise RunClosedError(f"run `{scope.run.name}` has ended, and no call can be reserved under it")
@@ -143,7 +152,9 @@ class Reservation:
             model = model or default_model()
             rates = scope.run.rates(model)
             if rates is None and (model or self._input or self._output) and has_usd_limit(scope):
-                raise unpriced(scope, model)
+                error = unpriced(scope, model)
+                tell_refused(scope, error)
+                raise error
         return Hold(scope, self._input, self._output, self._min_output, fixed, model, rates)
 
     def _obtain(self) -> Hold:
@@ -171,35 +182,37 @@ class Reservation:
 
     def _contend(self, hold: Hold, arm: Callable[[Waiter], None], wait: Callable[[Waiter], R]) -> R | None:
         """Get the hold among those who want room, waiting for it where that is needed and allowed."""
-        with hold.tree.lock:
-            blocked = admit(hold, never_waits=context_hold() is not None)
-            if blocked is None:
-                return None
-            if not self._wait or (self._timeout is not None and self._timeout <= 0):
-                raise _timed_out(*blocked, 0.0)
-            waiter = Waiter(hold)
-            arm(waiter)
-            park(waiter, *blocked)
+        try:
+            with hold.tree.lock:
+                blocked = admit(hold, never_waits=context_hold() is not None)
+                if blocked is None:
+                    return None
+                if not self._wait or (self._timeout is not None and self._timeout <= 0):
+                    raise _timed_out(*blocked, 0.0)
+                waiter = Waiter(hold)
+                arm(waiter)
+                park(waiter, *blocked)
+        except StepwardenError as error:
+            tell_refused(hold.scope, error)
+            raise
         return wait(waiter)
 
     def _longest_wait(self, scope: Scope | None, waited: float) -> tuple[float, Scope | None]:
         """Return how much longer may be waited, in seconds, and the scope whose `max_seconds` that is, if so."""
         longest = (settings.max_wait if self._timeout is None else min(self._timeout, settings.max_wait)) - waited
         hurried: Scope | None = None
-        at = scope
-        while at is not None:
-            if at.limits is not None and at.limits.nanoseconds is not None:
-                left = max(0.0, (at.limits.nanoseconds - at.spent("max_seconds")) / 1e9)
+        while scope is not None:
+            if scope.limits is not None and scope.limits.nanoseconds is not None:
+                left = max(0.0, (scope.limits.nanoseconds - scope.spent("max_seconds")) / 1e9)
                 if left <= longest:
-                    longest, hurried = left, at
-            at = at.parent
+                    longest, hurried = left, scope
+            scope = scope.parent
         return longest, hurried
 
     def _wait_in_thread(self, waiter: Waiter) -> None:
-        began = time.monotonic()
-        try:
-            if _runs_event_loop():
-                raise WouldBlockError(  # noqa: TRY301 - it takes the caller out of the queue like any other
+        with _waiting(waiter) as began:
+            if runs_event_loop():
+                raise WouldBlockError(
                     "acquire() would wait for other calls' holds on a thread that runs an event loop, and freeze it; "
                     "use `await reserve(...)` or `async with reserve(...)`, or wait=False"
                 )
@@ -209,12 +222,8 @@ class Reservation:
                 if longest <= 0 or waiter.gate.acquire(timeout=min(longest, threading.TIMEOUT_MAX)):
                     break
             self._conclude(waiter, hurried, time.monotonic() - began)
-        except BaseException:
-            take_out(waiter)
-            raise
 
     async def _wait_in_task(self, waiter: Waiter) -> None:
-        began = time.monotonic()
         loop = waiter.gate.get_loop()
         hurried: Scope | None = None
         timer: Any = None
@@ -227,16 +236,14 @@ class Reservation:
             else:
                 _finish(waiter.gate)
 
-        expire()
-        try:
-            await waiter.gate
-            self._conclude(waiter, hurried, time.monotonic() - began)
-        except BaseException:
-            take_out(waiter)
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
+        with _waiting(waiter) as began:
+            try:
+                expire()
+                await waiter.gate
+                self._conclude(waiter, hurried, time.monotonic() - began)
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     def _conclude(self, waiter: Waiter, hurried: Scope | None, waited: float) -> None:
         """Raise unless the waiter was granted what it asked for."""
@@ -297,6 +304,20 @@ def _finish(woken: Any) -> None:
         woken.set_result(None)
 
 
+@contextmanager
+def _waiting(waiter: Waiter) -> Iterator[float]:
+    """Give the time from which a caller waits, in seconds; take it out if an error ends that."""
+    began = time.monotonic()
+    try:
+        yield began
+    except BaseException as error:
+        take_out(waiter)
+        tell_refused(waiter.hold.scope, error)
+        raise
+    finally:
+        tell_waited(waiter, time.monotonic() - began)
+
+
 def take_out(waiter: Waiter) -> None:
     """Take out a caller that stopped waiting."""
     with waiter.hold.tree.lock:
@@ -313,11 +334,6 @@ def _timed_out(scope: Scope, limit: str, waited: float) -> StepwardenError:
     )
 
 
-def _runs_event_loop() -> bool:
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and asyncio._get_running_loop() is not None
-
-
 def _check_timeout(timeout: object) -> None:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
@@ -326,12 +342,10 @@ def _check_timeout(timeout: object) -> None:
 
 
 def _at_least_0(name: str, value: object) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    number = value.__index__()
+    number = whole(value, name)
     if number < 0:
         raise ValueError(f"{name} must be >= 0, not {value!r}")
-    return int(number)
+    return number
 
 
 def reserve(

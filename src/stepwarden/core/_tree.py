@@ -96,6 +96,12 @@ def any_run_is_open() -> bool:
     return any(tree.open and not tree.is_forked for tree in tuple(_trees))
 
 
+def runs_event_loop() -> bool:
+    """Tell whether this thread runs an event loop, which must not be blocked."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
+
+
 def current_flow() -> object:
     """Return what identifies the current asyncio task, or else the thread; equal while it is the same one."""
     # Where nobody imported asyncio, no loop runs, and looking must not import it.

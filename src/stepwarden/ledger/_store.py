@@ -1,0 +1,210 @@
+"""The file: how records are put into SQLite, a batch a transaction."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stepwarden.core.errors import LedgerError
+
+from ._chain import extend
+from ._columns import columns_of, cost_of, count_of
+from ._entry import Chain, Entry
+from ._record import encode
+from ._schema import SEQ_BITS, prepare
+
+DURABILITIES = {"full": "FULL", "process": "NORMAL"}
+"""What is asked for, and what SQLite calls it."""
+_BUSY_SECONDS = 30
+_TRIES_TO_SWITCH = 200
+
+_ADD_RUN = "INSERT INTO runs(id, parent, name, tenant, process, started_at) VALUES (?, ?, ?, ?, ?, ?)"
+_ADD_RECORD = "INSERT INTO records(key, head, data) VALUES (?, ?, ?)"
+_ADD_RECEIPT = (
+    "INSERT INTO receipts(record, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens,"
+    " pressure, ran_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def open_database(path: Path, durability: str) -> sqlite3.Connection:
+    """Open a ledger's file for writing, making it or bringing it to the newest schema where needed.
+
+    Args:
+        path: The file.
+        durability: A key of `DURABILITIES`.
+
+    Raises:
+        LedgerError: If that cannot be done.
+    """
+    try:
+        _make_directory(path.parent)
+        database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    except (OSError, sqlite3.Error) as error:
+        raise LedgerError(f"{path} cannot be opened: {error}") from error
+    try:
+        # Before the file is made, so that its own entry in the directory is durable too.
+        database.execute("PRAGMA synchronous = EXTRA")
+        database.execute("PRAGMA foreign_keys = ON")
+        _switch_to_wal(database, path)
+        prepare(database, str(path))
+        database.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
+    except BaseException as error:
+        database.close()
+        if isinstance(error, sqlite3.Error):
+            raise LedgerError(f"{path} cannot be opened: {error}") from error
+        raise
+    return database
+
+
+def _make_directory(directory: Path) -> None:
+    if directory.is_dir():
+        return
+    _make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    above = os.open(directory.parent, os.O_RDONLY)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
+
+
+def _switch_to_wal(database: sqlite3.Connection, path: Path) -> None:
+    for _ in range(_TRIES_TO_SWITCH):
+        try:
+            mode = database.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            # While another process makes the file: SQLite does not wait for this lock by itself.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(0.01)
+        else:
+            if mode != "wal":
+                raise LedgerError(f"{path} cannot be opened: its file system keeps no write-ahead log")
+            return
+    raise LedgerError(f"{path} cannot be opened: another program keeps it locked")
+
+
+class _Written:
+    """Be how far a chain gets with the batch under way."""
+
+    __slots__ = ("count", "ended", "head", "is_ended", "row", "total")
+
+    def __init__(self, chain: Chain) -> None:
+        self.row = chain.row
+        self.count = chain.count
+        self.head = chain.head
+        self.is_ended = chain.is_ended
+        self.ended: tuple[int, str] | None = None
+        self.total: Mapping[str, Any] | None = None
+
+
+class SQLiteStore:
+    """Put records into a file that is open; in one thread.
+
+    Args:
+        database: The connection, which is this store's own.
+    """
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._names: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def commit(self, entries: Sequence[Entry]) -> None:
+        """Write entries and extend their runs' chains, all of them or none."""
+        database = self._database
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            written = self.write(entries)
+            database.execute("COMMIT")
+        except BaseException:
+            self._names.clear()  # some of them may have been new
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+        for chain, state in written.items():
+            chain.row, chain.count, chain.head, chain.is_ended = state.row, state.count, state.head, state.is_ended
+
+    def write(self, entries: Sequence[Entry]) -> dict[Chain, _Written]:
+        """Do the same inside a transaction that is open, and leave the chains as they are."""
+        written: dict[Chain, _Written] = {}
+        records: list[tuple[int, bytes, bytes]] = []
+        receipts: list[tuple[Any, ...]] = []
+        for entry in entries:
+            chain = entry.chain
+            state = written.get(chain)
+            if state is None:
+                state = written[chain] = _Written(chain)
+            fields = entry.fields() if callable(entry.fields) else entry.fields
+            kind = entry.kind
+            if state.is_ended:
+                kind, fields = "late", {**fields, "of": kind}
+            data = encode(kind, chain.run, state.count, entry.at_ns, fields)
+            if kind == "run_started":
+                state.row = self._add_run(chain, entry.at_ns, fields)
+            elif kind == "receipt":
+                receipts.append((state.row << SEQ_BITS | state.count, *self._receipt(fields)))
+            elif kind == "run_ended":
+                state.is_ended = True
+                state.ended = entry.at_ns // 1_000_000, fields["status"]
+            state.total = fields.get("total", state.total)
+            state.head = extend(state.head, data)
+            records.append((state.row << SEQ_BITS | state.count, state.head, data))
+            state.count += 1
+        self._database.executemany(_ADD_RECORD, records)
+        if receipts:
+            self._database.executemany(_ADD_RECEIPT, receipts)
+        for chain, state in written.items():
+            if state.is_ended:
+                self._end_run(chain, state)
+        return written
+
+    def _add_run(self, chain: Chain, at_ns: int, fields: Mapping[str, Any]) -> int:
+        values = (
+            chain.run, fields.get("parent_run"), _encodable(fields["name"]), _encodable(fields.get("tenant")),
+            chain.process, at_ns // 1_000_000,
+        )  # fmt: skip
+        return self._database.execute(_ADD_RUN, values).lastrowid or 0
+
+    def _receipt(self, fields: Mapping[str, Any]) -> tuple[Any, ...]:
+        columns = columns_of(fields)
+        return (
+            columns.kind, columns.status, self._name(columns.persona), self._name(columns.name),
+            self._name(columns.model), *columns[5:],
+        )  # fmt: skip
+
+    def _name(self, text: str | None) -> int | None:
+        if text is None:
+            return None
+        number = self._names.get(text)
+        if number is None:
+            written = _encodable(text)
+            self._database.execute("INSERT INTO names(text) VALUES (?) ON CONFLICT DO NOTHING", (written,))
+            found = self._database.execute("SELECT number FROM names WHERE text = ?", (written,)).fetchone()
+            number = self._names[text] = int(found[0])
+        return number
+
+    def _end_run(self, chain: Chain, state: _Written) -> None:
+        values: dict[str, Any] = {"count": state.count, "head": state.head}
+        if chain.sign is not None:
+            values["signature"] = chain.sign(chain.run, state.count, state.head)
+        if state.ended is not None:
+            values["ended_at"], values["status"] = state.ended
+        if state.total is not None:
+            values |= {name: count_of(state.total, name) for name in ("input_tokens", "output_tokens", "calls")}
+            values["cost"] = cost_of(state.total)
+        columns = ", ".join(f"{name} = ?" for name in values)
+        change = f"UPDATE runs SET {columns} WHERE number = ?"  # noqa: S608 - the names are written above
+        self._database.execute(change, (*values.values(), state.row))
+
+
+def _encodable(text: str | None) -> str | None:
+    """Write a lone surrogate as its escape, as the record does."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
