@@ -53,7 +53,7 @@ def fields_on_the_page(title):
 
 def test_the_page_names_every_field_of_a_receipt():
     """The tables have the fields that a receipt's record may have, and no others."""
-    fields = set(_receipt_record._ReceiptRecord.__struct_fields__)
+    fields = set(_receipt_record.ReceiptRecord.__struct_fields__)
 
     assert set(fields_on_the_page("Receipts")) | set(fields_on_the_page("Records")) >= fields
     assert set(fields_on_the_page("Receipts")) <= fields

@@ -221,12 +221,15 @@ def test_texts_that_may_quote_a_prompt_are_left_out():
     [
         ({"status": "fine"}, r"\$\.status"),
         ({"own": {"calls": -1}}, r"\$\.own\.calls"),
-        ({"own": {"calls": "12"}}, r"\$\.own\.calls"),
-        ({"own": {"cost_usd": "0.10"}}, r"\$\.own\.cost_usd"),
-        ({"own": {"cost_usd": "1e3"}}, r"\$\.own\.cost_usd"),
+        ({"own": {"calls": "12"}}, r"own\.calls cannot be '12'"),
+        ({"own": {"cost_usd": "0.10"}}, r"own\.cost_usd cannot be '0.10'"),
+        ({"own": {"cost_usd": "1e3"}}, r"own\.cost_usd cannot be '1e3'"),
+        ({"own": {"cost_usd": 1}}, r"\$\.own\.cost_usd"),
+        ({"budget": {"max_seconds": "nan"}}, r"budget\.max_seconds cannot be 'nan'"),
+        ({"calls": [["m", 1, 2, "x", "settled", False]]}, r"calls cannot be 'x'"),
         ({"calls": [["m"]]}, r"\$\.calls"),
         ({"prompt": "x"}, "prompt"),
-        ({"started_at": "1.5"}, r"\$\.started_at"),
+        ({"started_at": "1.5"}, r"started_at cannot be '1.5'"),
     ],
 )
 def test_a_record_that_is_no_receipt_is_refused(change, where):

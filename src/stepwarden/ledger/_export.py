@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from io import SEEK_END
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +22,7 @@ _BEFORE_HEAD = b'{"head":"'
 _BEFORE_RECORD = b'","record":'
 _END = b'{"count":'
 _LONGEST_FIRST_LINE = 100_000
+_LONGEST_LAST_LINE = 4_096
 _HEAD_AT = len(_BEFORE_HEAD)
 _HEAD_END = _HEAD_AT + 64
 _RECORD_AT = _HEAD_END + len(_BEFORE_RECORD)
@@ -84,19 +88,20 @@ class _Export:
         """Check it."""
         run = self._read_first()
         # How the records end is needed before they are checked.
-        for _ in self._rows():
-            pass
+        last = self._read_last()
         found: list[Finding] = []
         end = None
-        if self._ends:
+        if last is not None:
             try:
-                end = _parse_end(self._ends[0])
+                end = _parse_end(last)
             except LedgerError as error:
                 found.append(Finding(Tampering.EDITED, None, None, f"the line that ends the records: {error}"))
+        verdict = verify(run, self._rows, end, key, found=found)
         if len(self._ends) > 1:
             detail = "more than one line tells how the records end"
-            found.append(Finding(Tampering.INSERTED, None, None, detail))
-        return verify(run, self._rows, end, key, found=found)
+            extra = Finding(Tampering.INSERTED, None, None, detail)
+            verdict = replace(verdict, findings=(*verdict.findings, extra), signed=None if key is None else False)
+        return verdict
 
     def _rows(self) -> Iterator[Row]:
         """Give the records; a line that is no record's is given as it stands, with no head, to be named."""
@@ -104,10 +109,31 @@ class _Export:
         self._file.readline()
         self._ends = []
         for line in self._file:
-            if line.startswith(_END):
+            head = line[_HEAD_AT:_HEAD_END]
+            if (
+                line[_HEAD_END:_RECORD_AT] == _BEFORE_RECORD
+                and line.startswith(_BEFORE_HEAD)
+                and line.endswith(b"}\n")
+                and head.lower() == head
+            ):
+                try:
+                    yield line[_RECORD_AT:-2], unhexlify(head)
+                except ValueError:
+                    yield line, b""
+            elif line.startswith(_END):
                 self._ends.append(line)
             elif line.endswith(b"\n"):  # else the file was cut off in it
-                yield _split(line)
+                yield line, b""
+
+    def _read_last(self) -> bytes | None:
+        size = self._file.seek(0, SEEK_END)
+        self._file.seek(max(0, size - _LONGEST_LAST_LINE))
+        last = self._file.readlines()[-1]
+        if last.startswith(_END):
+            return last
+        for _ in self._rows():  # it is missing, or there is something behind it
+            pass
+        return self._ends[0] if self._ends else None
 
     def _read_first(self) -> str:
         line = self._file.readline(_LONGEST_FIRST_LINE)
@@ -124,16 +150,6 @@ class _Export:
 
 def _join(head: bytes, data: bytes) -> bytes:
     return b"%b%b%b%b}\n" % (_BEFORE_HEAD, head, _BEFORE_RECORD, data)
-
-
-def _split(line: bytes) -> Row:
-    head, data = line[_HEAD_AT:_HEAD_END], line[_RECORD_AT:-2]
-    if line == _join(head, data):
-        try:
-            return data, _unhex(head.decode("ascii"), 32)
-        except (UnicodeDecodeError, LedgerError):
-            return data, b""
-    return line, b""
 
 
 def _parse_end(line: bytes) -> End:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -144,81 +145,96 @@ def _budget(budget: Budget) -> dict[str, int | str]:
     return {name: whole(limit) if isinstance(limit, int) else limit for name, limit in fields.items()}
 
 
-# --- back again: what a record may have, checked by its types -------------------------------------
+# --- back again: what a record may have, its fields in canonical order, so that writing it again needs no sorting ---
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)] | Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]{15,}$")]
-_Time = Annotated[str, msgspec.Meta(pattern="^(0|-?[1-9][0-9]*)$")]
-_Usd = Annotated[str, msgspec.Meta(pattern="^(0|[1-9][0-9]*)(\\.[0-9]*[1-9])?$")]
-_Seconds = Annotated[str, msgspec.Meta(pattern="^[0-9]+(\\.[0-9]+)?(e[+-][0-9]+)?$")]
+# Of numbers in strings the digits are checked where they are read: a pattern here would take longer than all the rest.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)] | str
+_DIGITS = re.compile("[1-9][0-9]{15,}")
+_TIME = re.compile("0|-?[1-9][0-9]*")
+_USD = re.compile("(0|[1-9][0-9]*)([.][0-9]*[1-9])?")
+_SECONDS = re.compile("[0-9]+([.][0-9]+)?(e[+-][0-9]+)?")
 
 
-class _Spent(msgspec.Struct, forbid_unknown_fields=True):
-    input_tokens: _Count = 0
-    output_tokens: _Count = 0
+class Spent(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """Be a usage as a record has it."""
+
     cache_read_tokens: _Count = 0
     cache_write_tokens: _Count = 0
-    reasoning_tokens: _Count = 0
     calls: _Count = 0
+    cost_usd: str = "0"
+    estimated_calls: _Count = 0
+    input_tokens: _Count = 0
+    output_tokens: _Count = 0
+    reasoning_tokens: _Count = 0
     tool_calls: _Count = 0
     unpriced_calls: _Count = 0
-    estimated_calls: _Count = 0
-    cost_usd: _Usd = "0"
-
-    def usage(self) -> Usage:
-        counts = {name: int(count) for name, count in zip(_USAGE_COUNTS, _counts_of(self), strict=True)}
-        return Usage(**counts, cost_usd=Decimal(self.cost_usd))
 
 
-class _Limited(msgspec.Struct, forbid_unknown_fields=True):
-    max_tokens: _Count | None = None
+class Limited(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """Be a budget as a record has it."""
+
+    max_calls: _Count | None = None
     max_input_tokens: _Count | None = None
     max_output_tokens: _Count | None = None
-    max_calls: _Count | None = None
+    max_seconds: str | None = None
+    max_tokens: _Count | None = None
     max_tool_calls: _Count | None = None
-    max_usd: _Usd | None = None
-    max_seconds: _Seconds | None = None
-
-    def budget(self) -> Budget:
-        limits: dict[str, Any] = dict(zip(BUDGET_FIELDS, _limits_of(self), strict=True))
-        whole_ones = {
-            name: int(limit) for name, limit in limits.items() if limit is not None and name not in _FRACTIONS
-        }
-        seconds = None if self.max_seconds is None else float(self.max_seconds)
-        return Budget(**whole_ones, max_usd=self.max_usd, max_seconds=seconds)
+    max_usd: str | None = None
 
 
-_FRACTIONS = frozenset({"max_usd", "max_seconds"})
+class ReceiptRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Be a receipt's record."""
 
-
-class _ReceiptRecord(msgspec.Struct, forbid_unknown_fields=True):
-    v: int
-    kind: str
-    run: str
-    seq: int
     at: str
-    scope: str
-    step: int | str
-    name: str
-    status: Status
-    started_at: _Time
+    budget: Limited | None = None
+    calls: list[tuple[str | None, _Count, _Count, str, str, bool]] = []
+    clamped_calls: int = 0
     duration_ns: _Count
+    error: Annotated[list[str], msgspec.Meta(min_length=1, max_length=2)] | None = None
+    function: str | None = None
+    kind: Literal["receipt"]
+    late: Spent | None = None
+    model: str | None = None
+    name: str
+    open_holds: int = 0
+    overshoot: Spent | None = None
+    own: Spent | None = None
     parent: int | str | None = None
     persona: str | None = None
-    function: str | None = None
+    run: str
+    scope: Literal["step", "persona"]
+    seq: Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
     stage: str | None = None
-    model: str | None = None
-    error: Annotated[list[str], msgspec.Meta(min_length=1, max_length=2)] | None = None
-    own: _Spent = msgspec.field(default_factory=_Spent)
-    total: _Spent | None = None
-    budget: _Limited = msgspec.field(default_factory=_Limited)
-    overshoot: _Spent = msgspec.field(default_factory=_Spent)
-    uncertain: _Spent = msgspec.field(default_factory=_Spent)
-    late: _Spent = msgspec.field(default_factory=_Spent)
-    open_holds: int = 0
-    clamped_calls: int = 0
-    calls: list[tuple[str | None, _Count, _Count, _Usd, str, bool]] = []
+    started_at: str
+    status: Status
+    step: int | str
     tools: list[tuple[str, str, str | None]] = []
+    total: Spent | None = None
+    uncertain: Spent | None = None
+    v: Literal[1]
     warnings: list[str] = []
+
+
+_decode = msgspec.json.Decoder(ReceiptRecord).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read_receipt(data: bytes) -> ReceiptRecord | None:
+    """Read a receipt's record in a third of the time that `parse` takes.
+
+    Args:
+        data: The record, as it is stored.
+
+    Returns:
+        The record; None for what is no receipt, or not in canonical form, or was written by a newer version.
+    """
+    try:
+        record = _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    at = record.at
+    is_canonical = _encode(record) == data and at.isdecimal() and at.isascii() and at[0] != "0"
+    return record if is_canonical else None
 
 
 def receipt_of(fields: Mapping[str, Any]) -> Receipt:
@@ -231,10 +247,15 @@ def receipt_of(fields: Mapping[str, Any]) -> Receipt:
         LedgerError: If a field is not what it must be, naming it.
     """
     try:
-        record = msgspec.convert(fields, _ReceiptRecord)
+        record = msgspec.convert(fields, ReceiptRecord)
     except msgspec.ValidationError as error:
         raise errors.LedgerError(f"it is no receipt record: {error}") from None
-    own = record.own.usage()
+    return as_receipt(record)
+
+
+def as_receipt(record: ReceiptRecord) -> Receipt:
+    """Return the receipt that a record tells of; arguments and errors as in `receipt_of`."""
+    own = _usage_of("own", record.own)
     return Receipt(
         kind=record.scope,
         run_id=record.run,
@@ -248,19 +269,62 @@ def receipt_of(fields: Mapping[str, Any]) -> Receipt:
         error=None if record.error is None else ReceiptError(*record.error, *[""] * (2 - len(record.error))),
         model=record.model,
         own=own,
-        total=own if record.total is None else record.total.usage(),
-        budget=record.budget.budget(),
-        overshoot=record.overshoot.usage(),
-        uncertain=record.uncertain.usage(),
+        total=own if record.total is None else _usage_of("total", record.total),
+        budget=_budget_of(record.budget),
+        overshoot=_usage_of("overshoot", record.overshoot),
+        uncertain=_usage_of("uncertain", record.uncertain),
         open_holds=record.open_holds,
         clamped_calls=record.clamped_calls,
-        started_at=_EPOCH + timedelta(microseconds=int(record.started_at) // 1_000),
-        duration=int(record.duration_ns) / 1e9,
+        started_at=_EPOCH + timedelta(microseconds=int(_matched(_TIME, record.started_at, "started_at")) // 1_000),
+        duration=_number(record.duration_ns, "duration_ns") / 1e9,
         calls=tuple(
-            CallRecord(model, int(tokens_in), int(tokens_out), Decimal(cost), outcome, clamped)
+            CallRecord(
+                model,
+                _number(tokens_in, "calls"),
+                _number(tokens_out, "calls"),
+                _money(cost, "calls"),
+                outcome,
+                clamped,
+            )
             for model, tokens_in, tokens_out, cost, outcome, clamped in record.calls
         ),
         tools=tuple(ToolRecord(*tool) for tool in record.tools),
-        late=record.late.usage(),
+        late=_usage_of("late", record.late),
         warnings=tuple(record.warnings),
     )
+
+
+def _usage_of(path: str, spent: Spent | None) -> Usage:
+    if spent is None:
+        return _NOTHING
+    counts = zip(_USAGE_COUNTS, _counts_of(spent), strict=True)
+    return Usage(
+        **{name: _number(count, f"{path}.{name}") for name, count in counts},
+        cost_usd=_money(spent.cost_usd, f"{path}.cost_usd"),
+    )
+
+
+def _budget_of(limited: Limited | None) -> Budget:
+    if limited is None:
+        return _NO_LIMIT
+    limits: dict[str, Any] = dict(zip(BUDGET_FIELDS, _limits_of(limited), strict=True))
+    usd, seconds = limits.pop("max_usd"), limits.pop("max_seconds")
+    return Budget(
+        **{name: _number(limit, f"budget.{name}") for name, limit in limits.items() if limit is not None},
+        max_usd=None if usd is None else _money(usd, "budget.max_usd"),
+        max_seconds=None if seconds is None else float(_matched(_SECONDS, seconds, "budget.max_seconds")),
+    )
+
+
+def _number(value: int | str, path: str) -> int:
+    return value if isinstance(value, int) else int(_matched(_DIGITS, value, path))
+
+
+def _money(text: str, path: str) -> Decimal:
+    return Decimal(_matched(_USD, text, path))
+
+
+def _matched(form: re.Pattern[str], text: str, path: str) -> str:
+    if form.fullmatch(text):
+        return text
+    raise errors.LedgerError(f"it is no receipt record: {path} cannot be {text!r}")

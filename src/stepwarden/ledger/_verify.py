@@ -11,8 +11,11 @@ from stepwarden.core.errors import LedgerError
 from ._chain import genesis
 from ._diagnosis import Row, diagnose, run_of
 from ._finding import Finding, Tampering, Verdict
+from ._receipt_record import read_receipt
 from ._record import decode
 from ._sign import SignedHead
+
+_RECEIPT = b'"kind":"receipt"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +94,24 @@ def _walk(run: str, rows: Iterable[Row], stop: int | None) -> _Walk:
         walk.head = head = sha256(head + data).digest()
         if head != stored:
             return walk
-        try:
-            record = decode(data)
-        except LedgerError:
+        receipt = read_receipt(data) if _RECEIPT in data else None
+        if receipt is not None:
+            seq, owner, kind = receipt.seq, receipt.run, "receipt"
+        else:
+            try:
+                record = decode(data)
+            except LedgerError:
+                return walk
+            seq, owner, kind = record["seq"], record["run"], record["kind"]
+            if kind == "run_ended":
+                walk.is_ended = True
+        if seq != walk.count or owner != run:
             return walk
-        if record["seq"] != walk.count or record["run"] != run:
-            return walk
-        if walk.count == stop:
-            walk.after_signature = record["kind"]
-        walk.count += 1
-        if walk.count == stop:
+        if seq == stop:
+            walk.after_signature = kind
+        walk.count = count = seq + 1
+        if count == stop:
             walk.at_signature = head
-        if record["kind"] == "run_ended":
-            walk.is_ended = True
     walk.fits = True
     return walk
 
