@@ -59,6 +59,7 @@ class Run(Scope):
         name: What messages call it.
         ledger: Where what it leaves is kept, besides the newest receipts in memory; None for that of the run around,
             or of `configure`.
+        sign: The file of a private key that the end of its records is signed with, for a ledger that keeps records.
 
     Raises:
         DefinitionError: If an argument cannot be right.
@@ -67,7 +68,7 @@ class Run(Scope):
     kind = "run"
     __slots__ = (
         "_id", "_own_hooks", "_own_ledger", "_table", "audience", "default_max_output_tokens", "hooks", "is_implicit",
-        "journal", "keep", "ledger", "memory", "watchers",
+        "journal", "keep", "ledger", "memory", "sign", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,7 @@ class Run(Scope):
         max_receipts: int = 10_000,
         name: str | None = None,
         ledger: Ledger | None = None,
+        sign: str | os.PathLike[str] | None = None,
     ) -> None:
         if policy is not None and not isinstance(policy, Policy):
             raise DefinitionError(f"run.policy must be a Policy or None, not {policy!r}")
@@ -89,6 +91,10 @@ class Run(Scope):
         self.default_max_output_tokens = parse_output_default(
             default_max_output_tokens, "run.default_max_output_tokens"
         )
+        key: object = sign
+        if key is not None and (not isinstance(key, str | os.PathLike) or not os.fspath(key)):
+            raise DefinitionError(f"run.sign must be the path of a key file, not {sign!r}")
+        self.sign = sign
         self._own_ledger = None if ledger is None else parse_ledger(ledger, "run.ledger")
         self.memory = MemoryLedger(max_receipts)
         self.keep: Keep = self.memory.keep

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from stepwarden.core._accounting import actual_cost
 from stepwarden.core._ledger import Ticket
 from stepwarden.core.errors import LedgerError
 
@@ -77,7 +78,7 @@ class RunJournal:
         if call is not None:
             fields |= self._charged(owner, call, extra)
         if outcome == "uncertain":
-            fields |= _amounts(0, hold.output_tokens, hold.uncertain_cost, "uncertain_")
+            fields |= amounts(0, hold.output_tokens, hold.uncertain_cost, "uncertain_")
         self._add("settlement", fields)
 
     def used(self, owner: Scope, call: CallEntry, extra: Extra | None) -> None:
@@ -121,9 +122,13 @@ class RunJournal:
         hold.number = next(self._numbers)
         fields = self._owned(cast("Scope", hold.scope))
         fields["hold"] = hold.number
-        fields |= _amounts(hold.input_tokens, hold.output_tokens, hold.cost)
+        fields |= amounts(hold.input_tokens, hold.output_tokens, hold.cost)
         if hold.model:
             fields["model"] = str(hold.model)
+        if hold.fixed_cost is None:
+            # What is charged for it if nobody ever learns what it cost.
+            charged = actual_cost(hold.rates, hold.input_tokens, 0) or 0
+            fields |= amounts(0, 0, min(charged, hold.cost), "input_")
         if hold.is_clamped:
             fields["asked_output_tokens"] = whole(hold.asked_output)
         self._add("hold", fields)
@@ -131,7 +136,7 @@ class RunJournal:
     def _charged(self, owner: Scope, call: CallEntry, extra: Extra | None) -> dict[str, Any]:
         model, tokens_in, tokens_out, cost, _, is_clamped = call
         fields = self._owned(owner)
-        fields |= _amounts(tokens_in, tokens_out, cost)
+        fields |= amounts(tokens_in, tokens_out, cost)
         if model:
             fields["model"] = str(model)
         if is_clamped:
@@ -200,7 +205,8 @@ class _Deferred:
         return receipt_fields(self._receipt)
 
 
-def _amounts(tokens_in: int, tokens_out: int, cost: int, prefix: str = "") -> dict[str, Any]:
+def amounts(tokens_in: int, tokens_out: int, cost: int, prefix: str = "") -> dict[str, Any]:
+    """Return an amount as the fields of a record, without what is 0; *cost* is picodollars."""
     fields: dict[str, Any] = {}
     if tokens_in:
         fields[f"{prefix}input_tokens"] = whole(tokens_in)
