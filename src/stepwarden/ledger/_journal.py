@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from stepwarden.core._accounting import actual_cost
 from stepwarden.core._ledger import Ticket
 from stepwarden.core.errors import LedgerError
 
 from ._canonical import whole
-from ._entry import Chain, Entry
+from ._entry import Chain, Entry, Outlet
 from ._receipt_record import _budget, _usage
 from ._record import receipt_fields
 
@@ -31,13 +31,6 @@ _EXTRAS = {
 }
 _CLOSINGS = frozenset({"receipt", "run_ended"})
 _PICO = 10**12
-
-
-class Outlet(Ticket, Protocol):
-    """Take entries, and be waited for until they are durable."""
-
-    def append(self, entry: Entry) -> bool:
-        """Take an entry, to be written soon; tell whether it was taken."""
 
 
 class RunJournal:
@@ -111,7 +104,7 @@ class RunJournal:
         self._open_around(scope.parent)
         self._add("receipt", _Deferred(receipt))
         # What comes after is late, and no longer on the receipt.
-        scope.freeze()
+        scope.make_detail().frozen = receipt
         self._opened.pop(scope.serial, None)
 
     def ticket(self) -> Ticket:
