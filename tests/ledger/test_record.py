@@ -34,12 +34,12 @@ def test_what_is_written_is_read_back(fields, run, seq):
     assert json.dumps(read, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == data
 
 
-@given(receipts())
-def test_a_receipt_comes_back_whole(receipt):
+@given(receipts(), st.none() | st.integers(0, 2**62))
+def test_a_receipt_comes_back_whole(receipt, at_ns):
     """A receipt that went through its record equals itself, in every field."""
-    fields = _record.receipt_fields(receipt, with_messages=True)
+    fields = _record.receipt_fields(receipt, at_ns, with_messages=True)
 
-    data = _record.encode("receipt", receipt.run_id, 0, 5, fields)
+    data = _record.encode("receipt", receipt.run_id, 0, at_ns or 5, fields)
 
     assert _record.receipt_from(_record.decode(data)) == receipt
 
@@ -177,17 +177,27 @@ def test_what_is_empty_is_left_out():
     fields = _record.receipt_fields(spent_receipt())
 
     assert fields == {
-        "scope": "step",
         "step": 3,
         "parent": 2,
         "name": "inner",
-        "status": "completed",
         "model": "m",
         "own": {"calls": 1, "cost_usd": "0.1", "input_tokens": 10, "output_tokens": 5},
-        "calls": [["m", 10, 5, "0.1", "recorded", False]],
+        "calls": [["m", 10, 5, "0.1", "recorded"]],
         "started_at": fields["started_at"],
         "duration_ns": fields["duration_ns"],
     }
+
+
+def test_what_follows_is_left_out():
+    """The beginning of a receipt that was recorded at its end follows from that and its duration."""
+    receipt = replace(spent_receipt(), started_at=datetime(2026, 1, 2, tzinfo=UTC), duration=0.000_001_5)
+    end = int(receipt.started_at.timestamp()) * 10**9 + 1_500
+
+    short, long = _record.receipt_fields(receipt, end), _record.receipt_fields(receipt, end + 1_000)
+
+    assert "started_at" not in short
+    assert long["started_at"] == f"{end - 1_500}"
+    assert _record.receipt_from(_record.decode(_record.encode("receipt", receipt.run_id, 0, end, short))) == receipt
 
 
 def test_money_is_plain_digits():
@@ -226,8 +236,9 @@ def test_texts_that_may_quote_a_prompt_are_left_out():
         ({"own": {"cost_usd": "1e3"}}, r"own\.cost_usd cannot be '1e3'"),
         ({"own": {"cost_usd": 1}}, r"\$\.own\.cost_usd"),
         ({"budget": {"max_seconds": "nan"}}, r"budget\.max_seconds cannot be 'nan'"),
-        ({"calls": [["m", 1, 2, "x", "settled", False]]}, r"calls cannot be 'x'"),
+        ({"calls": [["m", 1, 2, "x", "settled"]]}, r"calls cannot be 'x'"),
         ({"calls": [["m"]]}, r"\$\.calls"),
+        ({"calls": [["m", 1, 2, "0", "settled", False]]}, r"\$\.calls"),
         ({"prompt": "x"}, "prompt"),
         ({"started_at": "1.5"}, r"started_at cannot be '1.5'"),
     ],

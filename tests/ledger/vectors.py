@@ -18,7 +18,7 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 START = 1_764_038_714_000_000_000
 SPENT = {"calls": 1, "cost_usd": "0.0074", "input_tokens": 492, "output_tokens": 61}
-CALL = ["gpt-5-mini", 492, 61, "0.0074", "settled", False]
+CALL = ["gpt-5-mini", 492, 61, "0.0074", "settled"]
 
 RECORDS = [
     ("run_started", {"name": "run", "budget": {"max_usd": "2.5"}}),
@@ -27,13 +27,13 @@ RECORDS = [
     ("hold", {"step": 3, "hold": 1, "input_tokens": 500, "output_tokens": 512, "cost_usd": "0.06", "model": "gpt-5-mini"}),
     ("settlement", {"step": 3, "hold": 1, "outcome": "settled", "input_tokens": 492, "output_tokens": 61, "cost_usd": "0.0074", "model": "gpt-5-mini"}),
     ("tool", {"step": 3, "tool": "grep", "outcome": "completed"}),
-    ("receipt", {"scope": "step", "step": 3, "parent": 2, "persona": "triage_captain", "name": "classify", "status": "completed", "model": "gpt-5-mini", "own": SPENT, "calls": [CALL], "tools": [["grep", "completed", None]], "started_at": str(START), "duration_ns": 5_400_000_000}),
-    ("receipt", {"scope": "persona", "step": 2, "parent": 1, "persona": "triage_captain", "name": "triage_captain", "function": "cafe\u0301", "status": "completed", "total": SPENT, "started_at": str(START), "duration_ns": 5_500_000_000}),
+    ("receipt", {"step": 3, "parent": 2, "persona": "triage_captain", "name": "classify", "status": "skipped", "model": "gpt-5-mini", "own": SPENT, "calls": [CALL], "tools": [["grep", "completed", None]], "started_at": str(START), "duration_ns": 5_400_000_000}),
+    ("receipt", {"scope": "persona", "step": 2, "parent": 1, "persona": "triage_captain", "name": "triage_captain", "function": "cafe\u0301", "total": SPENT, "started_at": str(START), "duration_ns": 5_500_000_000}),
     ("run_ended", {"status": "completed", "total": SPENT}),
 ]  # fmt: skip
 EXAMPLE = [
     ("run_started", {"name": "run"}),
-    ("receipt", {"scope": "step", "step": 2, "parent": 1, "name": "plan", "status": "completed", "own": {"calls": 1, "input_tokens": 9}, "calls": [["gpt-5", 9, 0, "0", "settled", False]], "started_at": str(START), "duration_ns": 1_500}),
+    ("receipt", {"step": 2, "parent": 1, "name": "plan", "own": {"calls": 1, "input_tokens": 9}, "calls": [["gpt-5", 9, 0, "0", "settled"]], "duration_ns": 1_500}),
     ("run_ended", {"status": "completed", "total": {"calls": 1, "input_tokens": 9}}),
 ]  # fmt: skip
 LATE = [("late", {"input_tokens": 10, "output_tokens": 2, "total": SPENT})]
@@ -124,7 +124,7 @@ VECTORS = {
     "valid_late": (lines(chained(RECORDS + LATE), signed=sign(chained(RECORDS + LATE))), [], []),
     "late_after_the_signature": (lines(chained(RECORDS + LATE), signed=SIGNED), is_found(("unsigned", 9, "late")), []),
     "edited_cost": (edited(b'"cost_usd":"0.0074"', b'"cost_usd":"0.0004"'), RECEIPT_EDITED, RECEIPT_EDITED),
-    "edited_status": (edited(b"completed", b"escalated"), RECEIPT_EDITED, RECEIPT_EDITED),
+    "edited_status": (edited(b"skipped", b"escalated"), RECEIPT_EDITED, RECEIPT_EDITED),
     "edited_time": (edited(b'"at":"1764038714000000006"', b'"at":"1764038714000000007"'), RECEIPT_EDITED, RECEIPT_EDITED),
     "edited_first": (edited(b'"2.5"', b'"9.5"', 0), *[is_found(("edited", 0, "run_started"))] * 2),
     "edited_last": (edited(b"completed", b"cancelled", 8), *[is_found(("edited", 8, "run_ended"))] * 2),
@@ -177,7 +177,7 @@ VECTORS = {
         lines(ROWS, signed={**sign(ROWS, OTHER_KEY), "key": SIGNED["key"]}),
         *[is_found(("forged", None, None))] * 2,
     ),
-    "json_duplicate_key": (edited(b'"status":"completed"', b'"status":"completed","status":"completed"'), RECEIPT_EDITED, RECEIPT_EDITED),
+    "json_duplicate_key": (edited(b'"status":"skipped"', b'"status":"skipped","status":"skipped"'), RECEIPT_EDITED, RECEIPT_EDITED),
     "json_nan": (edited(b"5400000000", b"NaN"), RECEIPT_EDITED, RECEIPT_EDITED),
     "json_infinity": (edited(b"5400000000", b"Infinity"), RECEIPT_EDITED, RECEIPT_EDITED),
     "json_float": (edited(b"5400000000", b"5400000000.0"), RECEIPT_EDITED, RECEIPT_EDITED),

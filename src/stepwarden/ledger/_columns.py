@@ -50,30 +50,33 @@ class ReceiptColumns(NamedTuple):
     ran_out: bool
 
 
-def columns_of(record: Mapping[str, Any]) -> ReceiptColumns:
+def columns_of(record: Mapping[str, Any], at_ns: int) -> ReceiptColumns:
     """Derive the columns of a receipt from its record.
 
     Args:
         record: The record's fields, as they were encoded or decoded.
+        at_ns: The record's time, in nanoseconds since the epoch.
     """
     own = record.get("own") or {}
     total = record.get("total") or own
     cost, tokens = cost_of(total), _tokens_of(total)
     own_cost, own_tokens = cost_of(own), _tokens_of(own)
-    status = record["status"]
+    status = record.get("status", Status.COMPLETED)
+    duration_ns = int(record["duration_ns"])
+    started_ns = int(record.get("started_at", (at_ns - duration_ns) // 1_000 * 1_000))
     error = record.get("error")
     return ReceiptColumns(
-        KINDS.index(record["scope"]),
+        KINDS.index(record.get("scope", "step")),
         STATUSES.index(status),
         record.get("persona"),
         record["name"],
         record.get("model"),
-        (int(record["started_at"]) + int(record["duration_ns"])) // 1_000_000,
+        (started_ns + duration_ns) // 1_000_000,
         cost,
         tokens,
         None if own_cost == cost else own_cost,
         None if own_tokens == tokens else own_tokens,
-        _pressure(record.get("budget"), total, int(record["duration_ns"])),
+        _pressure(record.get("budget"), total, duration_ns),
         status in _RAN_OUT or "overshoot" in record or (error is not None and error[0] == "BudgetExceededError"),
     )
 

@@ -102,7 +102,8 @@ class RunJournal:
             scope.hand_over()  # the receipt tells how many
         receipt = cast("Receipt", scope.receipt)
         self._open_around(scope.parent)
-        self._add("receipt", _Deferred(receipt))
+        at_ns = self._tree.anchor_ns + scope.closed_ns
+        self._add("receipt", _Deferred(receipt, at_ns), at_ns)
         # What comes after is late, and no longer on the receipt.
         scope.make_detail().frozen = receipt
         self._opened.pop(scope.serial, None)
@@ -175,11 +176,14 @@ class RunJournal:
             fields["budget"] = _budget(scope.budget)
         return fields
 
-    def _add(self, kind: str, fields: dict[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+    def _add(
+        self, kind: str, fields: dict[str, Any] | Callable[[], Mapping[str, Any]], at_ns: int | None = None
+    ) -> None:
         run = self._run
         if run.status is not None and not callable(fields):
             fields.setdefault("total", _usage(run.total))
-        at_ns = self._tree.anchor_ns + self._tree.clock()
+        if at_ns is None:
+            at_ns = self._tree.anchor_ns + self._tree.clock()
         is_taken = self._outlet.append(Entry(self._chain, kind, at_ns, fields))
         if not is_taken and run.status is not None and kind not in _CLOSINGS:
             # Before the run's end, whoever leaves something in it waits, and hears of it then.
@@ -189,13 +193,14 @@ class RunJournal:
 class _Deferred:
     """Make a receipt's fields when they are written, in the writer's thread."""
 
-    __slots__ = ("_receipt",)
+    __slots__ = ("_at_ns", "_receipt")
 
-    def __init__(self, receipt: Receipt) -> None:
+    def __init__(self, receipt: Receipt, at_ns: int) -> None:
         self._receipt = receipt
+        self._at_ns = at_ns
 
     def __call__(self) -> Mapping[str, Any]:
-        return receipt_fields(self._receipt)
+        return receipt_fields(self._receipt, self._at_ns)
 
 
 def amounts(tokens_in: int, tokens_out: int, cost: int, prefix: str = "") -> dict[str, Any]:

@@ -25,6 +25,8 @@ _NO_LIMIT = Budget()
 _LONGEST_USD = 32
 """Characters; what is longer has more decimals than picodollars, or is no amount that anybody has."""
 
+_IF_CLAMPED = ((), (True,))
+
 _USAGE_COUNTS = (
     "input_tokens",
     "output_tokens",
@@ -47,24 +49,26 @@ _OURS = frozenset(
 )
 
 
-def fields_of(receipt: Receipt, *, with_messages: bool) -> dict[str, Any]:
-    """Return the fields of a receipt record, without what is empty.
+def fields_of(receipt: Receipt, at_ns: int | None, *, with_messages: bool) -> dict[str, Any]:
+    """Return the fields of a receipt record, without what is empty or follows from the others.
 
     Args:
         receipt: The receipt.
+        at_ns: The time of the record, if it is known; where it is the receipt's end, the beginning follows from it.
         with_messages: Whether the texts of errors that are not ours are kept.
     """
     run = receipt.run_id
     name = receipt.name
     own = receipt.own
-    fields: dict[str, Any] = {
-        "scope": receipt.kind,
-        "step": _short(receipt.step_id, run),
-        "name": name,
-        "status": receipt.status.value,
-        "started_at": str((receipt.started_at - _EPOCH) // _MICROSECOND * 1_000),
-        "duration_ns": whole(nanoseconds(receipt.duration)),
-    }
+    duration_ns = nanoseconds(receipt.duration)
+    fields: dict[str, Any] = {"step": _short(receipt.step_id, run), "name": name, "duration_ns": whole(duration_ns)}
+    started_us = (receipt.started_at - _EPOCH) // _MICROSECOND
+    if at_ns is None or started_us != (at_ns - duration_ns) // 1_000:
+        fields["started_at"] = str(started_us * 1_000)
+    if receipt.kind != "step":
+        fields["scope"] = receipt.kind
+    if receipt.status is not Status.COMPLETED:
+        fields["status"] = receipt.status.value
     if receipt.parent_id is not None:
         fields["parent"] = _short(receipt.parent_id, run)
     if receipt.persona is not None:
@@ -86,11 +90,9 @@ def fields_of(receipt: Receipt, *, with_messages: bool) -> dict[str, Any]:
         fields["budget"] = _budget(receipt.budget)
     if receipt.calls:
         fields["calls"] = [
-            [model, whole(tokens_in), whole(tokens_out), usd(cost), outcome, clamped]
+            [model, whole(tokens_in), whole(tokens_out), usd(cost), outcome, *_IF_CLAMPED[clamped]]
             for model, tokens_in, tokens_out, cost, outcome, clamped in receipt.calls
         ]
-    if receipt.tools:
-        fields["tools"] = [list(tool) for tool in receipt.tools]
     _add_what_few_have(fields, receipt)
     return fields
 
@@ -100,6 +102,8 @@ def _add_what_few_have(fields: dict[str, Any], receipt: Receipt) -> None:
         usage = getattr(receipt, name)
         if usage != _NOTHING:
             fields[name] = _usage(usage)
+    if receipt.tools:
+        fields["tools"] = [list(tool) for tool in receipt.tools]
     if receipt.open_holds:
         fields["open_holds"] = receipt.open_holds
     if receipt.clamped_calls:
@@ -182,12 +186,23 @@ class Limited(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc
     max_usd: str | None = None
 
 
+class Call(msgspec.Struct, array_like=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """Be a model call as a receipt's record has it: a list, whose last item is there if it is true."""
+
+    model: str | None
+    input_tokens: _Count
+    output_tokens: _Count
+    cost_usd: str
+    outcome: str
+    clamped: Literal[True] | None = None
+
+
 class ReceiptRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """Be a receipt's record."""
 
     at: str
     budget: Limited | None = None
-    calls: list[tuple[str | None, _Count, _Count, str, str, bool]] = []
+    calls: list[Call] = []
     clamped_calls: int = 0
     duration_ns: _Count
     error: Annotated[list[str], msgspec.Meta(min_length=1, max_length=2)] | None = None
@@ -202,11 +217,11 @@ class ReceiptRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
     parent: int | str | None = None
     persona: str | None = None
     run: str
-    scope: Literal["step", "persona"]
+    scope: Literal["step", "persona"] = "step"
     seq: Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
     stage: str | None = None
-    started_at: str
-    status: Status
+    started_at: str | None = None
+    status: Status = Status.COMPLETED
     step: int | str
     tools: list[tuple[str, str, str | None]] = []
     total: Spent | None = None
@@ -256,6 +271,11 @@ def receipt_of(fields: Mapping[str, Any]) -> Receipt:
 def as_receipt(record: ReceiptRecord) -> Receipt:
     """Return the receipt that a record tells of; arguments and errors as in `receipt_of`."""
     own = _usage_of("own", record.own)
+    duration_ns = _number(record.duration_ns, "duration_ns")
+    if record.started_at is None:
+        started_ns = int(_matched(_TIME, record.at, "at")) - duration_ns
+    else:
+        started_ns = int(_matched(_TIME, record.started_at, "started_at"))
     return Receipt(
         kind=record.scope,
         run_id=record.run,
@@ -275,18 +295,18 @@ def as_receipt(record: ReceiptRecord) -> Receipt:
         uncertain=_usage_of("uncertain", record.uncertain),
         open_holds=record.open_holds,
         clamped_calls=record.clamped_calls,
-        started_at=_EPOCH + timedelta(microseconds=int(_matched(_TIME, record.started_at, "started_at")) // 1_000),
-        duration=_number(record.duration_ns, "duration_ns") / 1e9,
+        started_at=_EPOCH + timedelta(microseconds=started_ns // 1_000),
+        duration=duration_ns / 1e9,
         calls=tuple(
             CallRecord(
-                model,
-                _number(tokens_in, "calls"),
-                _number(tokens_out, "calls"),
-                _money(cost, "calls"),
-                outcome,
-                clamped,
+                call.model,
+                _number(call.input_tokens, "calls"),
+                _number(call.output_tokens, "calls"),
+                _money(call.cost_usd, "calls"),
+                call.outcome,
+                call.clamped is True,
             )
-            for model, tokens_in, tokens_out, cost, outcome, clamped in record.calls
+            for call in record.calls
         ),
         tools=tuple(ToolRecord(*tool) for tool in record.tools),
         late=_usage_of("late", record.late),

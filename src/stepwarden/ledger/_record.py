@@ -71,17 +71,19 @@ def decode(data: bytes) -> Mapping[str, Any]:
     return record
 
 
-def receipt_fields(receipt: Receipt, *, with_messages: bool = False) -> dict[str, Any]:
-    """Return the fields of a receipt record, without what is empty.
+def receipt_fields(receipt: Receipt, at_ns: int | None = None, *, with_messages: bool = False) -> dict[str, Any]:
+    """Return the fields of a receipt record, without what is empty or follows from the others.
 
     Args:
         receipt: The receipt.
+        at_ns: The time that `encode` will be given, in nanoseconds since the epoch: the receipt's end, so that its
+            beginning follows. None writes the beginning out.
         with_messages: Whether the texts of errors that are not ours are kept: they may quote a prompt or an output.
 
     Returns:
         The fields, for `encode`.
     """
-    return fields_of(receipt, with_messages=with_messages)
+    return fields_of(receipt, at_ns, with_messages=with_messages)
 
 
 def receipt_from(fields: Mapping[str, Any]) -> Receipt:

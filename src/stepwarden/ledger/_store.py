@@ -180,7 +180,7 @@ class SQLiteStore:
             if kind == "run_started":
                 state.row = self._add_run(chain, entry.at_ns, fields)
             elif kind == "receipt":
-                receipts.append((state.row << SEQ_BITS | state.count, *self._receipt(fields)))
+                receipts.append((state.row << SEQ_BITS | state.count, *self._receipt(fields, entry.at_ns)))
             elif kind == "run_ended":
                 state.is_ended = True
                 state.ended = entry.at_ns // 1_000_000, fields["status"]
@@ -203,8 +203,8 @@ class SQLiteStore:
         )  # fmt: skip
         return self._database.execute(_ADD_RUN, values).lastrowid or 0
 
-    def _receipt(self, fields: Mapping[str, Any]) -> tuple[Any, ...]:
-        columns = columns_of(fields)
+    def _receipt(self, fields: Mapping[str, Any], at_ns: int) -> tuple[Any, ...]:
+        columns = columns_of(fields, at_ns)
         return (
             columns.kind, columns.status, self._name(columns.persona), self._name(columns.name),
             self._name(columns.model), *columns[5:],
