@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from stepwarden.core._budget import BUDGET_FIELDS
 from stepwarden.core._money import picodollars
 from stepwarden.core._receipt import Status
 
@@ -15,6 +14,7 @@ STATUSES = tuple(Status)
 KINDS = ("step", "persona")
 _RAN_OUT = frozenset({"skipped", "escalated"})
 _MOST = 2**63 - 1
+_NOTHING: Mapping[str, Any] = {}
 _MOST_PRESSURE = 1_000_000
 
 
@@ -57,10 +57,10 @@ def columns_of(record: Mapping[str, Any], at_ns: int) -> ReceiptColumns:
         record: The record's fields, as they were encoded or decoded.
         at_ns: The record's time, in nanoseconds since the epoch.
     """
-    own = record.get("own") or {}
+    own = record.get("own") or _NOTHING
     total = record.get("total") or own
-    cost, tokens = cost_of(total), _tokens_of(total)
-    own_cost, own_tokens = cost_of(own), _tokens_of(own)
+    cost, tokens = (cost_of(total), _tokens_of(total)) if total else (0, 0)
+    own_cost, own_tokens = (cost, tokens) if own is total else (cost_of(own), _tokens_of(own))
     status = record.get("status", Status.COMPLETED)
     duration_ns = int(record["duration_ns"])
     started_ns = int(record.get("started_at", (at_ns - duration_ns) // 1_000 * 1_000))
@@ -100,10 +100,7 @@ def _pressure(budget: Mapping[str, Any] | None, total: Mapping[str, Any], durati
     if not budget:
         return None
     tightest = 0
-    for name in BUDGET_FIELDS:
-        limit = budget.get(name)
-        if limit is None:
-            continue
+    for name, limit in budget.items():
         spent, most = _compared(name, limit, total, duration_ns)
         used = -(-1_000 * spent // most) if most else (_MOST_PRESSURE if spent else 0)
         tightest = max(tightest, used)

@@ -12,6 +12,7 @@ from typing import Any
 from stepwarden.core._budget import Usage
 from stepwarden.core.errors import LedgerError
 
+from ._columns import columns_of
 from ._entry import Chain, Entry
 from ._lock import claim, names
 from ._record import decode, receipt_fields
@@ -102,12 +103,16 @@ def _end(database: sqlite3.Connection, number: int, run: str, name: str, process
     remains = Remains(run)
     chain = Chain(run, process)
     chain.row = number
+    unlisted = []
     start = number << SEQ_BITS
     bounds = (start, start + (1 << SEQ_BITS) - 1)
     for key, head, data in database.execute(
         "SELECT key, head, data FROM records WHERE key BETWEEN ? AND ? ORDER BY key", bounds
     ):
-        remains.add(_decoded(run, key - start, data))
+        record = _decoded(run, key - start, data)
+        remains.add(record)
+        if record["kind"] == "receipt":
+            unlisted.append((key, columns_of(record, int(record["at"]))))
         chain.head, chain.count = head, key - start + 1
     for (child,) in database.execute("SELECT number FROM runs WHERE parent = ?", (run,)).fetchall():
         remains.add_child(*_ends_of(database, child, run))
@@ -117,7 +122,9 @@ def _end(database: sqlite3.Connection, number: int, run: str, name: str, process
     receipts = remains.receipts()
     entries += [Entry(chain, "receipt", now, receipt_fields(receipt)) for receipt in receipts]
     entries.append(Entry(chain, "run_ended", now, remains.end()))
-    SQLiteStore(database).write(entries)
+    store = SQLiteStore(database)
+    _, listed = store.write(entries)
+    store.put_on_lists([*unlisted, *listed])
     return RecoveredRun(run, name, remains.total, remains.uncertain, len(in_flight), len(receipts))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stepwarden.core.errors import LedgerError
 
 from ._chain import extend
-from ._columns import columns_of, cost_of, count_of
+from ._columns import ReceiptColumns, columns_of, cost_of, count_of
 from ._entry import Chain, Entry
 from ._record import encode
 from ._schema import SEQ_BITS, prepare
@@ -20,13 +20,16 @@ from ._schema import SEQ_BITS, prepare
 DURABILITIES = {"full": "FULL", "process": "NORMAL"}
 """What is asked for, and what SQLite calls it."""
 _BUSY_SECONDS = 30
+_MOST_UNLISTED = 512
+Listed = tuple[int, ReceiptColumns]
+"""A receipt by the key of its record, and what it is looked up by."""
 _TRIES_TO_SWITCH = 200
 
 _ADD_RUN = "INSERT INTO runs(id, parent, name, tenant, process, started_at) VALUES (?, ?, ?, ?, ?, ?)"
 _ADD_RECORD = "INSERT INTO records(key, head, data) VALUES (?, ?, ?)"
 _ADD_RECEIPT = (
     "INSERT INTO receipts(record, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens,"
-    " pressure, ran_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " pressure, ran_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 
 
@@ -106,6 +109,9 @@ class _Written:
 class SQLiteStore:
     """Put records into a file that is open; in one thread at a time.
 
+    What receipts are looked up by is many pages for one receipt and not many more for hundreds, so it is put in a
+    little later, with others; at the latest with the end of the run, so that only a run in progress may lack some.
+
     Args:
         database: The connection, which is this store's own.
     """
@@ -113,14 +119,15 @@ class SQLiteStore:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self._names: dict[str, int] = {}
+        self._unlisted: list[Listed] = []
         self._is_in_doubt = False
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
-    def commit(self, entries: Sequence[Entry]) -> None:
-        """Write entries and extend their runs' chains, all of them or none."""
+    def commit(self, entries: Sequence[Entry], *, tidies: bool = False) -> None:
+        """Write entries and extend their runs' chains, all of them or none; where it *tidies*, the lists too."""
         database = self._database
         if database.in_transaction:
             database.execute("ROLLBACK")  # a signal handler raised before it was undone
@@ -128,7 +135,11 @@ class SQLiteStore:
         try:
             if self._is_in_doubt:
                 entries = self._not_written(entries)
-            written = self.write(entries)
+            written, unlisted = self.write(entries)
+            unlisted = [*self._unlisted, *unlisted]
+            if tidies or len(unlisted) >= _MOST_UNLISTED or any(state.ended for state in written.values()):
+                self.put_on_lists(unlisted)
+                unlisted = []
             # Until the chains know of it: a signal handler that raises may come between the two.
             self._is_in_doubt = True
             database.execute("COMMIT")
@@ -137,9 +148,26 @@ class SQLiteStore:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
+        self._unlisted = unlisted
         for chain, state in written.items():
             chain.row, chain.count, chain.head, chain.is_ended = state.row, state.count, state.head, state.is_ended
         self._is_in_doubt = False
+
+    def tidy(self) -> None:
+        """Put on the lists what was left for later."""
+        if self._unlisted:
+            self.commit((), tidies=True)
+
+    def put_on_lists(self, receipts: Iterable[Listed]) -> None:
+        """Put in what receipts are looked up by, each once, inside a transaction that is open."""
+        rows = [
+            (
+                key, one.kind, one.status, self._name(one.persona), self._name(one.name), self._name(one.model),
+                *one[5:],
+            )
+            for key, one in receipts
+        ]  # fmt: skip
+        self._database.executemany(_ADD_RECEIPT, rows)
 
     def _not_written(self, entries: Sequence[Entry]) -> list[Entry]:
         """Let the chains catch up with the file; return the entries that are not in it yet."""
@@ -157,22 +185,29 @@ class SQLiteStore:
         missing = []
         for entry in entries:
             if ahead[entry.chain] > 0:
+                key = (entry.chain.row << SEQ_BITS) + entry.chain.count - ahead[entry.chain]
                 ahead[entry.chain] -= 1
+                if entry.kind == "receipt":
+                    self._unlisted.append((key, columns_of(entry.made_fields(), entry.at_ns)))
             else:
                 missing.append(entry)
         return missing
 
-    def write(self, entries: Sequence[Entry]) -> dict[Chain, _Written]:
-        """Do the same inside a transaction that is open, and leave the chains as they are."""
+    def write(self, entries: Sequence[Entry]) -> tuple[dict[Chain, _Written], list[Listed]]:
+        """Write entries inside a transaction that is open, and leave the chains as they are.
+
+        Returns:
+            How far each chain got, and the receipts that are not on the lists yet.
+        """
         written: dict[Chain, _Written] = {}
         records: list[tuple[int, bytes, bytes]] = []
-        receipts: list[tuple[Any, ...]] = []
+        receipts: list[Listed] = []
         for entry in entries:
             chain = entry.chain
             state = written.get(chain)
             if state is None:
                 state = written[chain] = _Written(chain)
-            fields = entry.fields() if callable(entry.fields) else entry.fields
+            fields = entry.made_fields()
             kind = entry.kind
             if state.is_ended:
                 kind, fields = "late", {**fields, "of": kind}
@@ -180,7 +215,7 @@ class SQLiteStore:
             if kind == "run_started":
                 state.row = self._add_run(chain, entry.at_ns, fields)
             elif kind == "receipt":
-                receipts.append((state.row << SEQ_BITS | state.count, *self._receipt(fields, entry.at_ns)))
+                receipts.append((state.row << SEQ_BITS | state.count, columns_of(fields, entry.at_ns)))
             elif kind == "run_ended":
                 state.is_ended = True
                 state.ended = entry.at_ns // 1_000_000, fields["status"]
@@ -189,12 +224,10 @@ class SQLiteStore:
             records.append((state.row << SEQ_BITS | state.count, state.head, data))
             state.count += 1
         self._database.executemany(_ADD_RECORD, records)
-        if receipts:
-            self._database.executemany(_ADD_RECEIPT, receipts)
         for chain, state in written.items():
             if state.is_ended:
                 self._end_run(chain, state)
-        return written
+        return written, receipts
 
     def _add_run(self, chain: Chain, at_ns: int, fields: Mapping[str, Any]) -> int:
         values = (
@@ -202,13 +235,6 @@ class SQLiteStore:
             chain.process, at_ns // 1_000_000,
         )  # fmt: skip
         return self._database.execute(_ADD_RUN, values).lastrowid or 0
-
-    def _receipt(self, fields: Mapping[str, Any], at_ns: int) -> tuple[Any, ...]:
-        columns = columns_of(fields, at_ns)
-        return (
-            columns.kind, columns.status, self._name(columns.persona), self._name(columns.name),
-            self._name(columns.model), *columns[5:],
-        )  # fmt: skip
 
     def _name(self, text: str | None) -> int | None:
         if text is None:

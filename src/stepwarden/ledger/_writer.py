@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -29,6 +30,9 @@ class Store(Protocol):
 
     def commit(self, entries: Sequence[Entry]) -> None:
         """Make records durable, all of them or none."""
+
+    def tidy(self) -> None:
+        """Do what was left for later, that nobody waits for."""
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -74,6 +78,7 @@ class Writer(Outlet):
         self._is_over = False
         self.is_closed = False
         self._store: Store | None = None
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._write, args=(open_store,), name="stepwarden-ledger", daemon=True)
         self._thread.start()
         self._join(threading.Lock())
@@ -104,9 +109,7 @@ class Writer(Outlet):
                 self._raise(self._commit_all())
                 return
         finally:
-            # A signal handler may have raised just after it was taken.
-            if self.is_committing_here:
-                self._turn.release()
+            self._end_turn()
         self._join(threading.Lock())
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -122,6 +125,17 @@ class Writer(Outlet):
         self._call(waiting)
         yield from waiting.gate
         self._raise(waiting.failure)
+
+    def tidy(self) -> None:
+        """Wait until everything appended before is durable and can be looked up.
+
+        Raises:
+            LedgerError: If it cannot be made durable.
+        """
+        self.wait()
+        if not self.is_committing_here:
+            with self._turn:
+                self._raise(self._commit_all(tidies=True))
 
     def close(self) -> None:
         """Write what is left and end the thread; again is harmless.
@@ -145,6 +159,11 @@ class Writer(Outlet):
         """Whether this thread is in the middle of a commit, and so cannot wait for one."""
         return self._turn._is_owned()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - as `Condition` asks
 
+    def _end_turn(self) -> None:
+        # Asked, not remembered: a signal handler may have raised just after it was taken.
+        if self.is_committing_here:
+            self._turn.release()
+
     def _join(self, gate: threading.Lock) -> None:
         gate.acquire()
         waiting = _Waiting(gate, None)
@@ -158,7 +177,8 @@ class Writer(Outlet):
             self._refuse_all()
 
     def _refuse_closed(self) -> None:
-        if self.is_closed or not self._thread.is_alive():
+        # A forked child has no such thread.
+        if self.is_closed or self._process != os.getpid():
             raise LedgerError(f"{self._name} is closed, and nothing more can be recorded in it")
 
     def _raise(self, failure: Exception | None) -> None:
@@ -167,7 +187,7 @@ class Writer(Outlet):
         if failure is not None:
             raise LedgerError(f"{self._name} cannot record: {failure}") from failure
 
-    def _commit_all(self) -> Exception | None:
+    def _commit_all(self, *, tidies: bool = False) -> Exception | None:
         """Write what was appended before, while it is this thread's turn; return what prevented it."""
         backlog, left = self._backlog, len(self._entries)
         try:
@@ -179,6 +199,8 @@ class Writer(Outlet):
                 left -= taken
                 cast("Store", self._store).commit(backlog)
                 backlog.clear()
+            if tidies:
+                cast("Store", self._store).tidy()
         except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is, and the entries are kept
             return error
         return None
@@ -196,24 +218,21 @@ class Writer(Outlet):
             return
         self._wants_turn = False
         idle = 0
-        while True:
+        while not self._is_over:
             callers = self._gather()
-            if callers or self._entries or self._backlog:
-                idle = 0
-                self._wants_turn = True
-                with self._turn:
-                    self._wants_turn = False
-                    failure = self._commit_all()
-                _wake(callers, failure)
-            elif self._is_over:
-                break
-            else:
-                idle += 1
-                self._is_attentive = idle < _IDLE_ROUNDS or bool(self._entries)
-            if self._is_over and failure is not None:
-                break
+            idle = idle + 1 if not (callers or self._entries) else 0
+            self._wants_turn = True
+            with self._turn:
+                self._wants_turn = False
+                failure = self._commit_all(tidies=not callers)
+            _wake(callers, failure)
+            # Before it looks whether there is anything, so that what comes meanwhile calls again.
+            self._is_attentive = idle < _IDLE_ROUNDS
+            self._is_attentive = self._is_attentive or bool(self._entries)
         self._is_over = self.is_closed = True
-        store.close()
+        with self._turn:
+            self._commit_all(tidies=True)
+            store.close()
         self._refuse_all()
 
     def _gather(self) -> list[_Waiting]:
