@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._budget import in_units
 from ._hooks import THRESHOLD, Deny, Hook, HookEvent, ReplaceArgs, ReplaceOutput
 from ._kinds import HookScope
-from ._leaf import get_leaf, set_leaf
+from ._leaf import restore, set_leaf
 from .errors import Amount, HookDeniedError
 
 if TYPE_CHECKING:
@@ -58,14 +58,13 @@ async def run_async(pending: Pending[R]) -> R:
 
 def call_hook(hook: Hook[Any, Any], event: HookEvent, parent: Scope) -> Pending[Any]:
     """Call one hook; what it spends is the parent's, never the step's."""
-    outer = get_leaf()
-    set_leaf(HookScope(parent))
+    token = set_leaf(HookScope(parent))
     try:
         result = hook.function(event)
         if inspect.isawaitable(result):
             result = yield result
     finally:
-        set_leaf(outer)
+        restore(token)  # a coroutine hook may be collected in another context
     return result
 
 

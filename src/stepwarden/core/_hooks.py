@@ -185,6 +185,18 @@ class Hooks:
     ) -> Callable[[Callable[P, R]], Hook[P, R]]:
         """Register a function for an event.
 
+        Example:
+            >>> import stepwarden as sw
+            >>> mine = sw.Hooks()
+            >>> @mine.on("PreStep", step="publish")
+            ... def gate(event):
+            ...     return sw.Deny("publish needs the consent of a person")
+            >>> with sw.Run(hooks=mine), sw.step("publish"):
+            ...     print("never reached")
+            Traceback (most recent call last):
+                ...
+            stepwarden.core.errors.HookDeniedError: step `publish` was denied by a PreStep hook: publish needs ...
+
         Args:
             event: ``"PreStep"``, ``"PostStep"``, ``"OnStepFailed"``, ``"OnBudgetThreshold(80)"`` or
                 `BudgetThreshold`, ``"OnEscalation"``, ``"OnToolDenied"``, ``"PersonaStart"`` or ``"PersonaEnd"``.
@@ -256,6 +268,12 @@ def _parse_event(event: object) -> tuple[str, float | None]:
         return THRESHOLD, BudgetThreshold(percent).percent
     if name == THRESHOLD:
         raise DefinitionError(f"{THRESHOLD} needs its percentage, such as '{THRESHOLD}(80)'")
-    if name not in _EVENTS:
+    return check_event(name), None
+
+
+def check_event(event: object) -> str:
+    """Read the name of an event; raise a DefinitionError for what is none."""
+    name = event.strip() if isinstance(event, str) else event
+    if not isinstance(name, str) or name not in _EVENTS:
         raise DefinitionError(f"unknown event {event!r}; known: {', '.join(_EVENTS)}")
-    return name, None
+    return name

@@ -28,7 +28,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Scope:
-    """Be one activation of a run, persona or step, open or closed; what users read of it stays readable."""
+    """Be one activation of a run, persona or step, open or closed; what users read of it stays readable.
+
+    Attributes:
+        parent: The scope around it, or None.
+        policy: The policy in force in it.
+        status: How it ended, or None while it is open.
+    """
 
     kind: ClassVar[str]
     __slots__ = (
@@ -143,7 +149,7 @@ class Scope:
 
     @property
     def remaining(self) -> Budget:
-        """What is left over the whole chain: limit - spent - uncertain - held, never below 0."""
+        """What is left over the whole chain, as limit - spent - uncertain - held, never below 0."""
         left: dict[str, int] = {}
         with self.tree.reading:
             scope: Scope | None = self
