@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 
 import stepwarden as sw
+from stepwarden.host import StepHost
 from tests.telemetry.conftest import Application, current
 
 
@@ -379,6 +380,91 @@ def test_who_attaches_a_run_elsewhere_hangs_under_its_surroundings(traced):
         worker.start()
         worker.join(30)
     assert traced.parent("step attached") == "step outer"
+
+
+@pytest.fixture
+def host(traced):
+    with StepHost() as opened:
+        for name in ("outer", "inner"):
+            opened.register_step_from_dict(name, {"budget": {"max_calls": 0}, "error_boundary": "escalate"})
+        yield opened
+
+
+def test_steps_of_a_host_have_spans(host, traced):
+    """What a host pushes has a span that is in force until it is popped, under the one around it."""
+    host.push_step("outer", 1)
+    host.push_step("inner", 2)
+    assert current() == "step inner"
+    with sw.step("of Python"):
+        assert current() == "step of Python"
+    host.pop_and_record(2, "completed")
+    assert current() == "step outer"
+    host.prune_below_frame(0)
+    assert current() is None
+    assert traced.parent("step of Python") == "step inner"
+    assert traced.parent("step inner") == "step outer"
+
+
+def test_a_step_that_a_host_took_is_not_in_force(host, traced):
+    """A step that is taken gives way at once, and its span ends with the status that it is finished with."""
+    host.push_step("outer", 1)
+    host.push_step("inner", 2)
+    taken = host.take_active_step(2)
+    assert current() == "step outer"
+    host.finish_active_step(taken, "failed", "it broke")
+    assert traced.span("step inner").attributes["stepwarden.status"] == "failed"
+    host.push_step("inner", 2)
+    host.take_active_step(2)
+    host.prune_below_frame(0)
+    assert current() is None
+
+
+def test_a_step_that_a_host_never_finished_is_abandoned(application):
+    """What a host took and never finished ends with the host."""
+    application.trace()
+    with StepHost() as host:
+        host.register_step_from_dict("lost", {})
+        host.push_step("lost", 1)
+        host.take_active_step(1)
+    assert application.span("step lost").attributes["stepwarden.status"] == "abandoned"
+
+
+def test_nothing_of_a_suspended_host_is_in_force(host, traced):
+    """While a host is suspended, its spans are not in force, and afterwards they are again."""
+    host.push_step("outer", 1)
+    host.push_step("inner", 2)
+    with host.suspend():
+        assert current() is None
+        host.push_step("inner", 1)
+        assert current() == "step inner"
+    assert current() == "step inner"
+    host.prune_below_frame(0)
+    assert current() is None
+    assert [span.name for span in traced.spans] == ["step inner", "step inner", "step outer"]
+
+
+@pytest.mark.parametrize("pops", [False, True])
+def test_a_host_that_is_attached_elsewhere_brings_its_spans(host, traced, pops):
+    """In a thread that attaches a host, its innermost span is in force, and none is once it is left, popped or not."""
+    host.push_step("outer", 1)
+    host.push_step("inner", 2)
+    seen = []
+
+    def work():
+        with host.attach():
+            seen.append(current())
+            if pops:
+                host.prune_below_frame(1)
+                seen.append(current())
+        seen.append(current())
+
+    worker = threading.Thread(target=contextvars.Context().run, args=(work,))
+    worker.start()
+    worker.join(30)
+    assert seen == ["step inner", "step outer", None] if pops else ["step inner", None]
+    host.prune_below_frame(0)
+    assert current() is None
+    assert [span.name for span in traced.spans] == ["step inner", "step outer"]
 
 
 class Dropping(Sampler):

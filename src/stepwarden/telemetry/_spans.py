@@ -44,13 +44,13 @@ class _Open:
         inner: What is current inside.
     """
 
-    __slots__ = ("context", "inner", "is_inside", "outer", "span")
+    __slots__ = ("context", "inner", "outer", "span")
 
     def __init__(self, span: trace.Span | None, outer: Context, inner: Context) -> None:
         self.span = span
-        self.outer = outer
+        # More than one where a host has put what it has open in force in a second place.
+        self.outer = [outer]
         self.context = self.inner = inner
-        self.is_inside = True
 
 
 class Spans:
@@ -86,23 +86,23 @@ class Spans:
     def suspended(self, scope: Scope) -> None:
         """Give whoever goes on here the context that was theirs."""
         opened = self._open.get(scope)
-        if opened is None or not opened.is_inside:
+        if opened is None or not opened.outer:
             return
         here = context.get_current()
         opened.inner = here
-        opened.is_inside = False
+        outer = opened.outer.pop()
         if scope.status is not None:
-            del self._open[scope]
+            if not opened.outer:
+                del self._open[scope]
             if not _is_inside(here, scope):
                 return  # it was left in another context, and what is current there is not ours
-        context.attach(opened.outer)
+        context.attach(outer)
 
     def resumed(self, scope: Scope) -> None:
         """Put what was in force inside the body in force again."""
         opened = self._open.get(scope)
         if opened is not None:
-            opened.outer = context.get_current()
-            opened.is_inside = True
+            opened.outer.append(context.get_current())
             context.attach(opened.inner)
 
     def closed(self, scope: Scope) -> None:
@@ -110,7 +110,7 @@ class Spans:
         opened = self._open.get(scope)
         if opened is None or opened.span is None:
             return
-        if not opened.is_inside:
+        if not opened.outer:
             del self._open[scope]
         span = opened.span
         if span.is_recording():
