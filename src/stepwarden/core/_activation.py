@@ -94,7 +94,7 @@ def conclude(scope: Activation, output: R, args: tuple[Any, ...], kwargs: Mappin
             return value  # type: ignore[no-any-return]
         raise raised  # noqa: B904 - its cause is set
     stray = leave(scope, Status.COMPLETED)
-    told = observe("PersonaEnd", scope, args, kwargs, output=output) if scope.kind == "persona" else None
+    told = observe(("PersonaEnd",), scope, args, kwargs, output=output) if scope.kind == "persona" else None
     yield from _last_hooks(scope, stray, told)
     if stray is not None:
         raise stray
@@ -157,12 +157,11 @@ def _tell_failure(
     if not scope.run.hooks.registered:
         return
     if scope.kind == "persona":
-        yield from observe("PersonaEnd", scope, args, kwargs, error=error)
+        yield from observe(("PersonaEnd",), scope, args, kwargs, error=error)
         return
-    if scope.status is Status.ESCALATED:
-        yield from observe("OnEscalation", scope, args, kwargs, error=error)
     if not isinstance(error, GeneratorExit):  # being closed early is no failure
-        yield from observe("OnStepFailed", scope, args, kwargs, error=error)
+        names = ("OnEscalation", "OnStepFailed") if scope.status is Status.ESCALATED else ("OnStepFailed",)
+        yield from observe(names, scope, args, kwargs, error=error)
 
 
 def _last_hooks(scope: Activation, error: BaseException | None, hooks: Pending[None] | None) -> Pending[None]:

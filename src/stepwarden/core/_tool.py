@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 from ._accounting import late_owner
 from ._charge import budget_error, charge, exceeded_limit
 from ._definition import parse_name
-from ._firing import ask_observer, fire_thresholds
+from ._firing import fire_thresholds, observe_now
 from ._hooks import HookEvent, armed
 from ._kind import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated
 from ._leaf import get_leaf, resolve
@@ -214,9 +214,9 @@ def _refusal(scope: Scope, limit: str) -> BudgetExceededError:
 
 def _tell_denied(scope: Scope, denied: ToolDeniedError) -> None:
     step = scope.name if scope.kind == "step" else None
-    for hook in scope.run.hooks.matching("OnToolDenied", scope.persona, step):
-        target = ".".join(part for part in (scope.persona, step) if part is not None) or scope.name
-        event = HookEvent(
-            "OnToolDenied", target, persona=scope.persona, step=step, function=scope.function, kwargs={}, error=denied
-        )
-        ask_observer(hook, event, scope, denied)
+    target = ".".join(part for part in (scope.persona, step) if part is not None) or scope.name
+    hooks = scope.run.hooks.matching("OnToolDenied", scope.persona, step)
+    event = HookEvent(
+        "OnToolDenied", target, persona=scope.persona, step=step, function=scope.function, kwargs={}, error=denied
+    )
+    observe_now(((hook, event, scope) for hook in hooks), denied)
