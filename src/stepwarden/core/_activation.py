@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._boundary import ErrorBoundary, escalation, own_exhaustion
 from ._firing import Args, Pending, after_step, before_step, observe
 from ._kinds import HookScope, PersonaScope, StepScope
-from ._leaf import end_implicit_run, get_leaf, leave, resolve, set_leaf
+from ._leaf import end_implicit_run, get_leaf, leave, resolve, set_leaf, vacate
 from ._receipt import ReceiptError, Status
 from ._run import Run, status_of
 from .errors import HookDeniedError, RunClosedError
@@ -133,22 +133,23 @@ def abort(
     Returns:
         What leaves the activation, and None; or None and the fallback, where the boundary absorbed it.
     """
-    plan = scope.plan
+    boundary = scope.plan.boundary
     status = status_of(error)
     raised: BaseException | None = error
-    own = None if plan.boundary is ErrorBoundary.FAIL else own_exhaustion(error, scope.id)
-    if own is not None and plan.boundary is ErrorBoundary.CONTINUE:
+    stray = vacate(scope)
+    own = None if boundary is ErrorBoundary.FAIL else own_exhaustion(error, scope.id)
+    if stray is not None and isinstance(error, Exception):  # an interrupt or a cancellation must not be lost in it
+        stray.__cause__ = error
+        raised = stray
+    elif own is not None and boundary is ErrorBoundary.CONTINUE:
         status, raised = Status.SKIPPED, None
     elif own is not None:
         status, raised = Status.ESCALATED, escalation(own, scope.name, scope.function)
         raised.__cause__ = error
-    stray = leave(scope, status, None if status is Status.CANCELLED else describe(own or error))
+    scope.close(status, None if status is Status.CANCELLED else describe(own or error))
     told = None if raised is None else _tell_failure(scope, raised, args, kwargs)
     yield from _last_hooks(scope, error, told)
-    if stray is not None:
-        stray.__cause__ = error
-        return stray, None
-    return raised, plan.fallback
+    return raised, scope.plan.fallback
 
 
 def _tell_failure(

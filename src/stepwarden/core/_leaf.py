@@ -53,16 +53,24 @@ def leave(scope: Scope, status: Status, error: ReceiptError | None = None) -> Sc
     Returns:
         The error to raise where scopes inside it were still open, and are now abandoned; else None.
     """
-    current = get_leaf()
-    stray = None
-    if current is scope:
-        set_leaf(scope.outer)
-    elif current is not None:
-        stray = _abandon_inside(scope, current)
+    stray = vacate(scope)
     if stray is not None and status is Status.COMPLETED:
         status, error = Status.FAILED, ReceiptError(type(stray).__name__, str(stray))
     scope.close(status, error)
     return stray
+
+
+def vacate(scope: Scope) -> ScopeOrderError | None:
+    """Give the context back the leaf that it had before a scope, and abandon what is still open inside that.
+
+    Returns:
+        The error to raise where something was, else None.
+    """
+    current = get_leaf()
+    if current is scope:
+        set_leaf(scope.outer)
+        return None
+    return None if current is None else _abandon_inside(scope, current)
 
 
 def end_implicit_run(scope: Scope) -> None:
