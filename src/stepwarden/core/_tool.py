@@ -18,7 +18,8 @@ from ._kind import Kind, check_decorated, decorated, first_resumption, kind_of, 
 from ._leaf import get_leaf, resolve
 from ._meter import meter_of
 from ._policy import SideEffect, SideEffectLike, parse_side_effect
-from ._receipt import ToolRecord
+from ._receipt import Status, ToolRecord
+from ._run import status_of
 from ._scope import Scope
 from ._settings import meet_unscoped
 from .errors import BudgetExceededError, DefinitionError, RunClosedError, ToolDeniedError
@@ -152,7 +153,9 @@ def tool_call(name: str, side_effect: SideEffect) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _note(owner, ToolRecord(name, "failed", type(error).__name__))
+        status = status_of(error)
+        how = None if status is Status.CANCELLED else type(error).__name__
+        _note(owner, ToolRecord(name, str(status), how))
         raise
     _note(owner, ToolRecord(name, "completed", None))
 
