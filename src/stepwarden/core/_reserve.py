@@ -32,6 +32,11 @@ class Reservation:
     """Describe the worst case of a call; the hold is taken by ``with``, ``async with``, `acquire` or ``await``.
 
     Made by `reserve`. It may be used again, also while a hold that it took is open.
+
+    Take it in the task or thread that makes the call, and give it a *timeout* of its own: `asyncio.wait_for` (before
+    Python 3.12) and `asyncio.to_thread` take it in a copy of the context. What is taken there is held like any other,
+    but is not known as the caller's: the caller's next reservation may wait for it as long as it may wait at all,
+    where one that knows of it is refused at once (``would_deadlock``).
     """
 
     __slots__ = ("_blocks", "_cost", "_input", "_min_output", "_model", "_output", "_timeout", "_wait")
