@@ -25,6 +25,7 @@ def charge(
     tools: int = 0,
     extra: Extra | None = None,
     hold: Hold | None = None,
+    state: str = "closed",
 ) -> Meter | None:
     """Add a usage to one scope's own numbers and to the total of every scope on a chain; under the tree's lock.
 
@@ -36,17 +37,23 @@ def charge(
         cost: Picodollars to add.
         calls: Model calls to add.
         tools: Tool calls to add.
-        extra: What most calls do not have, or None.
+        extra: What most calls do not have, or None; what is uncertain in it stays aside.
         hold: The hold that this replaces, which is no longer set aside then; or None.
+        state: The state that the hold is in then. Where it was uncertain, so much of it was set aside as *extra* takes
+            away.
 
     Returns:
         The meter of the outermost scope with a limit that is now passed, or None.
     """
     passed: Meter | None = None
-    aside_input = aside_output = aside_cost = 0
+    aside_input = aside_output = aside_cost = aside_calls = 0
     if hold is not None:
-        aside_input, aside_output, aside_cost = hold.input_tokens, hold.output_tokens, hold.cost
-        hold.state = "closed"
+        if hold.state == "open":
+            aside_input, aside_output, aside_cost, aside_calls = hold.input_tokens, hold.output_tokens, hold.cost, 1
+        if extra is not None:
+            aside_output -= extra.uncertain_output
+            aside_cost -= extra.uncertain_cost
+        hold.state = state
     if owner is not None:
         owner.own_input += input_tokens
         owner.own_output += output_tokens
@@ -61,6 +68,8 @@ def charge(
             here = meter
             if here.is_late:
                 here.scope.freeze()
+            if extra is not None:
+                here.scope.make_detail().total.add(extra)
             # Nothing is called from here to where the next scope is taken, so that no signal handler and no
             # finaliser can come between: a scope has been counted exactly when it is no longer the next.
             here.total_input += input_tokens
@@ -73,10 +82,8 @@ def charge(
                 here.aside_input -= aside_input
                 here.aside_output -= aside_output
                 here.aside_cost -= aside_cost
-                here.aside_calls -= 1
+                here.aside_calls -= aside_calls
             meter = here.parent
-            if extra is not None:
-                here.scope.make_detail().total.add(extra)
             limits = here.limits
             if limits is not None and (
                 (limits.tokens is not None and here.total_input + here.total_output > limits.tokens)
@@ -88,9 +95,30 @@ def charge(
         # A signal handler raised between two scopes: the rest of the chain must not miss the usage.
         if owner is not None and extra is not None:
             owner.scope.make_detail().own.add(extra)
-        charge(None, meter, input_tokens, output_tokens, cost, calls, tools, extra, hold)
+        spent = (input_tokens, output_tokens, cost, calls, tools)
+        _charge_rest(meter, spent, (aside_input, aside_output, aside_cost, aside_calls), extra)
         raise
     return passed
+
+
+def _charge_rest(
+    meter: Meter | None, spent: tuple[int, int, int, int, int], aside: tuple[int, int, int, int], extra: Extra | None
+) -> None:
+    while meter is not None:
+        if meter.is_late:
+            meter.scope.freeze()
+        if extra is not None:
+            meter.scope.make_detail().total.add(extra)
+        meter.total_input += spent[0]
+        meter.total_output += spent[1]
+        meter.total_cost += spent[2]
+        meter.total_calls += spent[3]
+        meter.total_tools += spent[4]
+        meter.aside_input -= aside[0]
+        meter.aside_output -= aside[1]
+        meter.aside_cost -= aside[2]
+        meter.aside_calls -= aside[3]
+        meter = meter.parent
 
 
 def _passes_rare(meter: Meter, limits: Limits) -> bool:
@@ -121,6 +149,7 @@ def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter 
         None where it was set aside, else the meter of the innermost scope that has no room for it now.
     """
     at: Meter | None = meter
+    back: Meter | None = meter
     input_tokens = hold.input_tokens
     try:
         while at is not None:
@@ -139,10 +168,15 @@ def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter 
                 or (limits.usd is not None and here.total_cost + here.aside_cost > limits.usd)
                 or (limits.rare and _lacks_rare(here, limits))
             ):
-                put_back(meter, at, input_tokens, output_tokens, cost)
+                while back is not at and back is not None:
+                    back.aside_input -= input_tokens
+                    back.aside_output -= output_tokens
+                    back.aside_cost -= cost
+                    back.aside_calls -= 1
+                    back = back.parent
                 return here
     except BaseException:
-        put_back(meter, at, input_tokens, output_tokens, cost)
+        _put_back(back, at, input_tokens, output_tokens, cost)
         raise
     hold.output_tokens = output_tokens
     hold.cost = cost
@@ -159,20 +193,13 @@ def _lacks_rare(meter: Meter, limits: Limits) -> bool:
     )
 
 
-def put_back(
-    meter: Meter | None, end: Meter | None, input_tokens: int, output_tokens: int, cost: int, calls: int = 1
-) -> None:
-    """Take an amount off what is set aside, on every meter from *meter* up to *end*, which is not included."""
-    try:
-        while meter is not end and meter is not None:
-            meter.aside_input -= input_tokens
-            meter.aside_output -= output_tokens
-            meter.aside_cost -= cost
-            meter.aside_calls -= calls
-            meter = meter.parent
-    except BaseException:
-        put_back(meter, end, input_tokens, output_tokens, cost, calls)
-        raise
+def _put_back(meter: Meter | None, end: Meter | None, input_tokens: int, output_tokens: int, cost: int) -> None:
+    while meter is not end and meter is not None:
+        meter.aside_input -= input_tokens
+        meter.aside_output -= output_tokens
+        meter.aside_cost -= cost
+        meter.aside_calls -= 1
+        meter = meter.parent
 
 
 def show(limit: str, value: int) -> str:

@@ -35,6 +35,11 @@ class Reservation:
 
     Made by `reserve`; it may be used again, also while a hold of it is open. A block that is left before its hold was
     settled or released keeps the worst case: the input counts as spent, the rest as uncertain.
+
+    Take it in the task or thread that makes the call, and give it a *timeout* of its own: `asyncio.wait_for` (before
+    Python 3.12) and `asyncio.to_thread` take it in a copy of the context. What is taken there is held like any other,
+    but is not known as the caller's: the caller's next reservation may wait for it as long as it may wait at all,
+    where one that knows of it is refused at once (``would_deadlock``).
     """
 
     __slots__ = ("_blocks", "_cost", "_input", "_min_output", "_model", "_output", "_timeout", "_wait")
