@@ -12,6 +12,7 @@ from ._leaf import end_implicit_run, get_leaf, leave, resolve, set_leaf
 from ._receipt import ReceiptError, Status
 from ._run import Run, status_of
 from ._settings import meet_lost_context
+from ._watch import close_scope, tell_refused
 from .errors import HookDeniedError, RunClosedError
 
 if TYPE_CHECKING:
@@ -66,19 +67,29 @@ def enter(
             given: Args = yield from before_step(plan, parent, args, kwargs)
             args, kwargs = given
     except BaseException as error:
-        refused = _open(plan, parent, outer, current)
+        # Never the leaf: no body runs in it, and a hook that is collected may be so in another context.
+        refused = scope_class(plan)(plan, parent, outer)
         status = Status.DENIED if isinstance(error, HookDeniedError) else status_of(error)
-        leave(refused, status, describe(error))
+        for watcher in refused.run.watchers:
+            watcher.opened(refused)
+        close_scope(refused, status, None if status is Status.CANCELLED else describe(error))
+        for watcher in refused.run.watchers:
+            watcher.suspended(refused)
+        if status is Status.DENIED:
+            tell_refused(refused, error)
         yield from _last_hooks(refused, error, _tell_failure(refused, error, args, kwargs))
         raise
-    return _open(plan, parent, outer, current), args, kwargs
+    return open_scope(plan, parent, outer, current), args, kwargs
 
 
-def _open(plan: Plan, parent: Scope, outer: Scope | None, current: Scope | None) -> Activation:
+def open_scope(plan: Plan, parent: Scope, outer: Scope | None, current: Scope | None) -> Activation:
+    """Open a scope under *parent* where *current* is the leaf; *outer* is the leaf again when it is left."""
     scope = scope_class(plan)(plan, parent, outer)
     if isinstance(current, HookScope):
         scope._model = plan.model  # a hook has no default model to pass on
     set_leaf(scope)
+    for watcher in scope.run.watchers:
+        watcher.opened(scope)
     return scope
 
 
@@ -144,6 +155,7 @@ def abort(
     elif own is not None:
         status, raised = Status.ESCALATED, escalation(own, scope.name, scope.function)
         raised.__cause__ = error
+        tell_refused(scope, raised)
     stray = leave(scope, status, None if status is Status.CANCELLED else describe(own or error))
     told = None if raised is None else _tell_failure(scope, raised, args, kwargs)
     yield from _last_hooks(scope, error, told)

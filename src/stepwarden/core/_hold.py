@@ -13,6 +13,7 @@ from ._meter import meter_of
 from ._money import Money, dollars, picodollars
 from ._queue import look
 from ._tally import CallEntry, Extra
+from ._watch import tell_refused
 from .errors import HoldClosedError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ PENDING, OPEN, UNCERTAIN, CLOSED = "pending", "open", "uncertain", "closed"
 _open_hold: ContextVar[Hold | None] = ContextVar("stepwarden_hold", default=None)
 get_hold = _open_hold.get
 set_hold = _open_hold.set
+# The hold of a guarded call that is being made, until the first guarded call inside it takes it out and over.
+offered: ContextVar[list[Hold] | None] = ContextVar("stepwarden_offered", default=None)
 
 
 def context_hold() -> Hold | None:
@@ -174,6 +177,7 @@ class Hold:
         if armed.thresholds:
             fire_thresholds(scope, error)
         if error is not None:
+            tell_refused(scope, error)
             raise error
 
     def release(self) -> None:

@@ -49,13 +49,13 @@ class PersonaScope(Scope):
             self.matched.add(step)
         return stage
 
-    def close(self, status: Status, error: ReceiptError | None = None) -> None:
+    def close(self, status: Status, error: ReceiptError | None = None) -> bool:
         """End the activation, with a warning for every stage that no step met."""
         missed = [step for step in self.plan.stages if step not in self.matched]
         if missed and self.status is None and not self.tree.is_forked:
             warnings = self.make_detail().warnings
             warnings.extend(f"stage {step!r} matched no step" for step in missed)
-        super().close(status, error)
+        return super().close(status, error)
 
 
 class HookScope(Scope):

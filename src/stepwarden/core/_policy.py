@@ -48,6 +48,11 @@ def parse_side_effect(value: object, field: str) -> SideEffect:
     raise DefinitionError(f"{field} must be one of {', '.join(_BY_NAME)}, not {value!r}")
 
 
+def parse_ceiling(value: object, field: str) -> SideEffect | None:
+    """Read a side-effect ceiling: None for none, else as `parse_side_effect`."""
+    return None if value is None else parse_side_effect(value, field)
+
+
 def parse_tools(value: object, field: str) -> frozenset[str] | None:
     """Read a tool ceiling: None for none, else names and ``prefix*`` patterns.
 
@@ -115,13 +120,8 @@ class Policy:
 
     # Written out since it takes more types than the fields keep.
     def __init__(self, tools: Iterable[str] | None = None, side_effect_level: SideEffectLike | None = None) -> None:
-        level = side_effect_level
         object.__setattr__(self, "tools", parse_tools(tools, "policy.tools"))
-        object.__setattr__(
-            self,
-            "side_effect_level",
-            None if level is None else parse_side_effect(level, "policy.side_effect_level"),
-        )
+        object.__setattr__(self, "side_effect_level", parse_ceiling(side_effect_level, "policy.side_effect_level"))
 
     def __and__(self, other: Policy) -> Policy:
         """Return the policy that allows exactly what both allow."""

@@ -11,6 +11,7 @@ from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import look
 from ._settings import meet_unscoped
+from ._watch import tell_refused
 from .errors import StepwardenError
 
 
@@ -90,4 +91,5 @@ def record_usage(
     if armed.thresholds:
         fire_thresholds(scope, error)
     if error is not None:
+        tell_refused(scope, error)
         raise error

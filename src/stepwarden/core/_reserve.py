@@ -6,10 +6,11 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._accounting import has_usd_limit, unpriced
+from ._accounting import has_usd_limit, unpriced, whole
 from ._charge import budget_error, set_aside, show
 from ._hold import OPEN, PENDING, Hold, context_hold, get_hold, set_hold
 from ._leaf import default_model, get_leaf, resolve
@@ -17,6 +18,7 @@ from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import Waiter, admit, park, withdraw
 from ._settings import meet_unscoped, settings
+from ._watch import tell_refused, tell_waited
 from .errors import ReserveTimeoutError, RunClosedError, StepwardenError, WouldBlockError
 
 if TYPE_CHECKING:
@@ -144,7 +146,9 @@ class Reservation:
             model = model or default_model()
             rates = scope.run.rates(model)
             if rates is None and (model or self._input or self._output) and has_usd_limit(scope):
-                raise unpriced(scope, model)
+                error = unpriced(scope, model)
+                tell_refused(scope, error)
+                raise error
         return Hold(scope, self._input, self._output, self._min_output, fixed, model, rates)
 
     def _obtain(self) -> Hold:
@@ -172,15 +176,19 @@ class Reservation:
 
     def _contend(self, hold: Hold, arm: Callable[[Waiter], None], wait: Callable[[Waiter], R]) -> R | None:
         """Get the hold among those who want room, waiting for it where that is needed and allowed."""
-        with hold.tree.lock:
-            blocked = admit(hold, never_waits=context_hold() is not None)
-            if blocked is None:
-                return None
-            if not self._wait or (self._timeout is not None and self._timeout <= 0):
-                raise _timed_out(*blocked, 0.0)
-            waiter = Waiter(hold)
-            arm(waiter)
-            park(waiter, *blocked)
+        try:
+            with hold.tree.lock:
+                blocked = admit(hold, never_waits=context_hold() is not None)
+                if blocked is None:
+                    return None
+                if not self._wait or (self._timeout is not None and self._timeout <= 0):
+                    raise _timed_out(*blocked, 0.0)
+                waiter = Waiter(hold)
+                arm(waiter)
+                park(waiter, *blocked)
+        except StepwardenError as error:
+            tell_refused(hold.scope, error)
+            raise
         return wait(waiter)
 
     def _longest_wait(self, scope: Scope | None, waited: float) -> tuple[float, Scope | None]:
@@ -197,10 +205,9 @@ class Reservation:
         return longest, hurried
 
     def _wait_in_thread(self, waiter: Waiter) -> None:
-        began = time.monotonic()
-        try:
+        with _waiting(waiter) as began:
             if _runs_event_loop():
-                raise WouldBlockError(  # noqa: TRY301 - it takes the caller out of the queue like any other
+                raise WouldBlockError(
                     "acquire() would wait for other calls' holds on a thread that runs an event loop, and freeze it; "
                     "use `await reserve(...)` or `async with reserve(...)`, or wait=False"
                 )
@@ -210,12 +217,8 @@ class Reservation:
                 if longest <= 0 or waiter.gate.acquire(timeout=min(longest, threading.TIMEOUT_MAX)):
                     break
             self._conclude(waiter, hurried, time.monotonic() - began)
-        except BaseException:
-            take_out(waiter)
-            raise
 
     async def _wait_in_task(self, waiter: Waiter) -> None:
-        began = time.monotonic()
         loop = waiter.gate.get_loop()
         hurried: Scope | None = None
         timer: Any = None
@@ -228,16 +231,14 @@ class Reservation:
             else:
                 _finish(waiter.gate)
 
-        expire()
-        try:
-            await waiter.gate
-            self._conclude(waiter, hurried, time.monotonic() - began)
-        except BaseException:
-            take_out(waiter)
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
+        with _waiting(waiter) as began:
+            try:
+                expire()
+                await waiter.gate
+                self._conclude(waiter, hurried, time.monotonic() - began)
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     def _conclude(self, waiter: Waiter, hurried: Scope | None, waited: float) -> None:
         """Raise unless the waiter was granted what it asked for."""
@@ -298,6 +299,20 @@ def _finish(woken: Any) -> None:
         woken.set_result(None)
 
 
+@contextmanager
+def _waiting(waiter: Waiter) -> Iterator[float]:
+    """Give the time from which a caller waits, in seconds; take it out if an error ends that."""
+    began = time.monotonic()
+    try:
+        yield began
+    except BaseException as error:
+        take_out(waiter)
+        tell_refused(waiter.hold.scope, error)
+        raise
+    finally:
+        tell_waited(waiter, time.monotonic() - began)
+
+
 def take_out(waiter: Waiter) -> None:
     """Take out a caller that stopped waiting."""
     with waiter.hold.tree.lock:
@@ -327,12 +342,10 @@ def _check_timeout(timeout: object) -> None:
 
 
 def _at_least_0(name: str, value: object) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    number = value.__index__()
+    number = whole(value, name)
     if number < 0:
         raise ValueError(f"{name} must be >= 0, not {value!r}")
-    return int(number)
+    return number
 
 
 def reserve(

@@ -315,7 +315,7 @@ class Scope:
         extra: Extra = getattr(self.detail, which) if self.detail else NO_EXTRA
         return Usage() if self.meter is None else self.meter.usage(which, extra)
 
-    def close(self, status: Status, error: ReceiptError | None = None) -> None:
+    def close(self, status: Status, error: ReceiptError | None = None) -> bool:
         """End the activation: hand its open holds to the nearest open scope and keep its receipt; once only.
 
         No lock is taken. Usage that another thread adds at this moment came just before or just after: what is read
@@ -325,11 +325,14 @@ class Scope:
         Args:
             status: How it ended.
             error: What ended it, for failed, skipped, escalated and denied.
+
+        Returns:
+            Whether it was open.
         """
         try:
             closed_ns = self.tree.clock()
         except ForkedRunError:
-            return  # the activation belongs to the parent process, which leaves its receipt
+            return False  # the activation belongs to the parent process, which leaves its receipt
         if self.status is None:
             if error is not None:
                 self.make_detail().error = error
@@ -343,6 +346,8 @@ class Scope:
             self.tree.open.pop(self.serial, None)
             if self.holds:
                 self.hand_over()
+            return True
+        return False
 
     def hand_over(self) -> None:
         """Hand the open holds of this closed scope to the nearest open one."""

@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._budget import parse_seconds
 from ._hooks import Hooks
@@ -14,6 +14,10 @@ from ._memory import MemoryLedger
 from ._rates import Rates, rates_from_mapping
 from ._tree import Clock, any_run_is_open, entered_run
 from .errors import DefinitionError, PolicyViolationError, UnscopedCallWarning
+
+if TYPE_CHECKING:
+    from ._run import Run
+    from ._watch import Listener, Watcher
 
 PriceTable = Mapping[str, Mapping[str, Any]]
 _UNSCOPED = ("warn", "refuse", "pass")
@@ -45,6 +49,9 @@ class Settings:
         self.max_wait = 600.0
         self.prices: dict[str, Rates] = {}
         self.unscoped_calls = "warn"
+        # What the edges bring: the core alone writes no spans, no metrics and no log.
+        self.watches: tuple[Callable[[Run], Watcher | None], ...] = ()
+        self.listeners: tuple[Listener, ...] = ()
 
 
 def _no_price(model: str) -> None:

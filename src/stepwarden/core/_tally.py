@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from ._budget import Usage
 from ._money import dollars
@@ -79,8 +80,8 @@ class Detail:
     """Hold what only some scopes ever have; made when it is first needed."""
 
     __slots__ = (
-        "calls", "clamped", "error", "fired", "frozen", "handed_over", "late", "own", "reschedule", "tools", "total",
-        "uncertain", "warnings",
+        "calls", "clamped", "deadline", "error", "fired", "frozen", "handed_over", "late", "own", "reschedule", "tools",
+        "total", "uncertain", "warnings",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -91,6 +92,7 @@ class Detail:
         self.calls: deque[CallEntry] = deque(maxlen=_KEPT_RECORDS)
         self.tools: deque[ToolRecord] = deque(maxlen=_KEPT_RECORDS)
         self.clamped = 0
+        self.deadline: AbstractAsyncContextManager[object] | None = None
         self.reschedule: Callable[[], None] | None = None
         self.handed_over = 0
         self.error: ReceiptError | None = None

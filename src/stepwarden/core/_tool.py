@@ -12,8 +12,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 from ._accounting import late_owner
 from ._charge import budget_error, charge, exceeded_limit
 from ._definition import parse_name
-from ._firing import ask_observer, fire_thresholds
-from ._hooks import HookEvent, armed
+from ._firing import ask_observer, event_of, fire_thresholds, hooks_for
+from ._hooks import armed
 from ._kind import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated
 from ._leaf import get_leaf, resolve
 from ._meter import meter_of
@@ -21,6 +21,7 @@ from ._policy import SideEffect, SideEffectLike, parse_side_effect
 from ._receipt import ToolRecord
 from ._scope import Scope
 from ._settings import meet_unscoped
+from ._watch import tell_refused
 from .errors import BudgetExceededError, DefinitionError, RunClosedError, ToolDeniedError
 
 P = ParamSpec("P")
@@ -182,8 +183,10 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
         message = f"{scope.kind} `{scope.name}` denied: {reason}, by {_ceiling(scope, name, side_effect)}"
         denied = ToolDeniedError(message, tool=name, reason=reason, policy=scope.policy)
         _note(scope, ToolRecord(name, "denied", reason))
+        tell_refused(scope, denied)
         _tell_denied(scope, denied)
         raise denied
+    refused = None
     with scope.tree.lock:
         owner = scope if scope.status is None else late_owner(scope, 0, 0, 0, 0, 1)
         # Counted first and checked then: a finaliser between the two cannot let one more through.
@@ -195,7 +198,9 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
                 owner.make_detail().late.add(0, 0, 0, 0, -1)
             refused = _refusal(*full)
             owner.make_detail().tools.append(ToolRecord(name, "refused", str(refused)))
-            raise refused
+    if refused is not None:
+        tell_refused(scope, refused)
+        raise refused
     if armed.thresholds:
         fire_thresholds(scope)
     return owner
@@ -237,10 +242,5 @@ def _refusal(scope: Scope, limit: str) -> BudgetExceededError:
 
 
 def _tell_denied(scope: Scope, denied: ToolDeniedError) -> None:
-    step = scope.name if scope.kind == "step" else None
-    for hook in scope.run.hooks.matching("OnToolDenied", scope.persona, step):
-        target = ".".join(part for part in (scope.persona, step) if part is not None) or scope.name
-        event = HookEvent(
-            "OnToolDenied", target, persona=scope.persona, step=step, function=scope.function, kwargs={}, error=denied
-        )
-        ask_observer(hook, event, scope, denied)
+    for hook in hooks_for("OnToolDenied", scope):
+        ask_observer(hook, event_of("OnToolDenied", scope.plan, scope.persona, error=denied), scope, denied)
