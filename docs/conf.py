@@ -52,7 +52,7 @@ def find_public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, tex
         return None
     name = node["reftarget"].rpartition(".")[2]
     domain = env.domains["py"]
-    for place in ("stepwarden", "stepwarden.testing"):
+    for place in ("stepwarden", "stepwarden.host", "stepwarden.testing"):
         if f"{place}.{name}" in domain.objects:
             return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", f"{place}.{name}", node, text)
     return None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import stepwarden
+import stepwarden.host
 import stepwarden.testing
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -26,8 +27,10 @@ def find(name: str) -> object:
 
 
 def test_every_public_name_has_its_entry():
-    """Each name in `stepwarden.__all__` and `stepwarden.testing.__all__` has one directive in docs/reference/."""
-    public = {*stepwarden.__all__, *(f"testing.{name}" for name in stepwarden.testing.__all__)} - {"hooks"}
+    """Each name in the `__all__` of the package, `testing` and `host` has one directive in docs/reference/."""
+    public = set(stepwarden.__all__) - {"hooks"}
+    for module in (stepwarden.testing, stepwarden.host):
+        public |= {f"{module.__name__.rpartition('.')[2]}.{name}" for name in module.__all__}
     named = [name for _, name, _ in DIRECTIVES]
     assert public - set(named) == set(), "these need a directive in a page of docs/reference/"
     assert sorted(named) == sorted(set(named)), "these have more than one"
