@@ -12,7 +12,7 @@ from ._leaf import end_implicit_run, get_leaf, leave, resolve, set_leaf
 from ._receipt import ReceiptError, Status
 from ._run import Run, status_of
 from ._settings import meet_lost_context
-from ._watch import close_scope, tell_refused
+from ._watch import close_scope, tell_refused, tell_suspended
 from .errors import HookDeniedError, RunClosedError
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def enter(
         for watcher in refused.run.watchers:
             watcher.opened(refused)
         close_scope(refused, status, None if status is Status.CANCELLED else describe(error))
-        for watcher in refused.run.watchers:
-            watcher.suspended(refused)
+        tell_suspended(refused)
         if status is Status.DENIED:
             tell_refused(refused, error)
         yield from _last_hooks(refused, error, _tell_failure(refused, error, args, kwargs))
