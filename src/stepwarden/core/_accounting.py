@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def count(value: object, name: str) -> int:
-    """Read a number of tokens or calls, where a negative one counts as 0.
+    """Read a number of tokens or calls, where a negative one counts as 0; arguments and errors as in `whole`."""
+    return max(0, whole(value, name))
+
+
+def whole(value: object, name: str) -> int:
+    """Read a whole number.
 
     Args:
         value: An int, or what is one by ``__index__``; no bool.
@@ -25,7 +30,15 @@ def count(value: object, name: str) -> int:
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, not {value!r}")
-    return max(0, operator.index(value))
+    return operator.index(value)
+
+
+def at_least_0(value: object, name: str) -> int:
+    """Read a number that must not be negative: arguments and errors as in `whole`, and a ValueError for that."""
+    number = whole(value, name)
+    if number < 0:
+        raise ValueError(f"{name} must be >= 0, not {value!r}")
+    return number
 
 
 def actual_cost(

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._boundary import ErrorBoundary, escalation, own_exhaustion
 from ._firing import Args, Pending, after_step, before_step, observe
 from ._kinds import HookScope, PersonaScope, StepScope
-from ._leaf import end_implicit_run, get_leaf, leave, resolve, set_leaf, vacate
+from ._leaf import end_implicit_run, get_leaf, leave, resolve, set_leaf, step_out
 from ._receipt import ReceiptError, Status
 from ._run import Run, status_of
+from ._settings import meet_lost_context
+from ._watch import close_scope, tell_refused, tell_suspended
 from .errors import HookDeniedError, RunClosedError
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ def enter(
     parent = current if called_before and not isinstance(current, HookScope) else resolve(current)
     outer = current if isinstance(current, HookScope) else parent
     if parent is None:
+        if not called_before or resolve(get_leaf()) is None:  # who iterates it inside a run has lost nothing
+            meet_lost_context(f"{plan.kind} `{plan.name}`")
         run = Run()
         run.open_implicitly()
         parent = run
@@ -66,17 +70,25 @@ def enter(
         # Never the leaf: no body runs in it, and a hook that is collected may be so in another context.
         refused = scope_class(plan)(plan, parent, outer)
         status = Status.DENIED if isinstance(error, HookDeniedError) else status_of(error)
-        refused.close(status, None if status is Status.CANCELLED else describe(error))
+        for watcher in refused.run.watchers:
+            watcher.opened(refused)
+        close_scope(refused, status, None if status is Status.CANCELLED else describe(error))
+        tell_suspended(refused)
+        if status is Status.DENIED:
+            tell_refused(refused, error)
         yield from _last_hooks(refused, error, _tell_failure(refused, error, args, kwargs))
         raise
-    return _open(plan, parent, outer, current), args, kwargs
+    return open_scope(plan, parent, outer, current), args, kwargs
 
 
-def _open(plan: Plan, parent: Scope, outer: Scope | None, current: Scope | None) -> Activation:
+def open_scope(plan: Plan, parent: Scope, outer: Scope | None, current: Scope | None) -> Activation:
+    """Open a scope under *parent* where *current* is the leaf; *outer* is the leaf again when it is left."""
     scope = scope_class(plan)(plan, parent, outer)
     if isinstance(current, HookScope):
         scope._model = plan.model  # a hook has no default model to pass on
     set_leaf(scope)
+    for watcher in scope.run.watchers:
+        watcher.opened(scope)
     return scope
 
 
@@ -136,7 +148,7 @@ def abort(
     boundary = scope.plan.boundary
     status = status_of(error)
     raised: BaseException | None = error
-    stray = vacate(scope)
+    stray = step_out(scope)
     own = None if boundary is ErrorBoundary.FAIL else own_exhaustion(error, scope.id)
     if stray is not None and isinstance(error, Exception):  # an interrupt or a cancellation must not be lost in it
         stray.__cause__ = error
@@ -146,7 +158,9 @@ def abort(
     elif own is not None:
         status, raised = Status.ESCALATED, escalation(own, scope.name, scope.function)
         raised.__cause__ = error
-    scope.close(status, None if status is Status.CANCELLED else describe(own or error))
+        tell_refused(scope, raised)
+    close_scope(scope, status, None if status is Status.CANCELLED else describe(own or error))
+    tell_suspended(scope)
     told = None if raised is None else _tell_failure(scope, raised, args, kwargs)
     yield from _last_hooks(scope, error, told)
     return raised, scope.plan.fallback

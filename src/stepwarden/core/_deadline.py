@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from ._charge import budget_error, show
+from ._watch import tell_refused
 from .errors import BudgetExceededError
 
 if TYPE_CHECKING:
@@ -69,8 +70,11 @@ async def close_deadline(
     try:
         await deadline.__aexit__(kind, error, trace)
     except TimeoutError as timeout:
-        passed = _deadline_error(scope)
+        passed = deadline_error(scope)
         passed.__cause__ = timeout
+        # A guarded stream that was read when the timeout came has left here what it had received.
+        passed.partial = getattr(timeout.__cause__, "partial", None)
+        tell_refused(scope, passed)
         return passed
     return error
 
@@ -95,7 +99,8 @@ async def within_deadline(scope: Scope, awaitable: Awaitable[R]) -> R:
     return result
 
 
-def _deadline_error(scope: Scope) -> BudgetExceededError:
+def deadline_error(scope: Scope) -> BudgetExceededError:
+    """Make the error for a scope whose time is over."""
     assert scope.limits is not None
     assert scope.limits.nanoseconds is not None
     # The loop's timer and our clock may differ by a hair; what is told must not contradict itself.

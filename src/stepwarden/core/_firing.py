@@ -98,7 +98,7 @@ def before_step(plan: Plan, parent: Scope, args: tuple[Any, ...], kwargs: dict[s
         TypeError: If a hook returned anything else.
     """
     name = "PreStep" if plan.kind == "step" else "PersonaStart"
-    persona = plan.name if plan.kind == "persona" else _persona_of(parent)
+    persona = plan.name if plan.kind == "persona" else parent.persona
     for hook in parent.run.hooks.matching(name, persona, plan.name if plan.kind == "step" else None):
         answer = yield from call_hook(hook, event_of(name, plan, persona, args, kwargs), parent)
         if answer is None:
@@ -117,11 +117,16 @@ def before_step(plan: Plan, parent: Scope, args: tuple[Any, ...], kwargs: dict[s
     return args, kwargs
 
 
+def hooks_for(name: str, scope: Scope, pct: float | None = None) -> list[Hook[Any, Any]]:
+    """Return the hooks that want to hear of an event in a scope."""
+    return scope.run.hooks.matching(name, scope.persona, scope.name if scope.kind == "step" else None, pct)
+
+
 def after_step(scope: Scope, output: R, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Pending[R]:
     """Tell the PostStep hooks what a step returned; return it as the last of them left it."""
     if scope.kind != "step" or scope.parent is None:
         return output
-    for hook in scope.run.hooks.matching("PostStep", scope.persona, scope.name):
+    for hook in hooks_for("PostStep", scope):
         event = event_of("PostStep", scope.plan, scope.persona, args, kwargs, output=output)
         answer = yield from call_hook(hook, event, scope.parent)
         if isinstance(answer, ReplaceOutput):
@@ -138,10 +143,9 @@ def observe(
     parent = scope.parent
     if parent is None:
         return
-    step = scope.name if scope.kind == "step" else None
     failure: Exception | None = None
     for name in names:
-        for hook in scope.run.hooks.matching(name, scope.persona, step):
+        for hook in hooks_for(name, scope):
             event = event_of(name, scope.plan, scope.persona, args, kwargs, receipt=scope.receipt, **more)
             try:
                 yield from _tell(hook, event, parent)
@@ -192,25 +196,15 @@ def fire_thresholds(scope: Scope | None, error: Exception | None = None) -> None
 def _reached(scope: Scope) -> list[tuple[Hook[Any, Any], HookEvent]]:
     with scope.tree.lock:
         pct, limit, value, consumed = _utilization(scope)
-        step = scope.name if scope.kind == "step" else None
-        hooks = scope.run.hooks.matching(THRESHOLD, scope.persona, step, pct)
+        hooks = hooks_for(THRESHOLD, scope, pct)
         if not hooks:
             return []
         detail = scope.make_detail()
         fired = detail.fired = detail.fired or set()
         first = [hook for hook in hooks if hook not in fired]
         fired.update(first)
-    target = ".".join(part for part in (scope.persona, step) if part is not None) or scope.name
-    return [
-        (
-            hook,
-            HookEvent(
-                THRESHOLD, target, persona=scope.persona, step=step, function=scope.function, kwargs={},
-                pct=pct, limit=limit, limit_value=value, consumed=consumed,
-            ),
-        )
-        for hook in first
-    ]  # fmt: skip
+    numbers: dict[str, Any] = {"pct": pct, "limit": limit, "limit_value": value, "consumed": consumed}
+    return [(hook, event_of(THRESHOLD, scope.plan, scope.persona, **numbers)) for hook in first]
 
 
 def _utilization(scope: Scope) -> tuple[float, str | None, Amount, Amount]:
@@ -223,10 +217,6 @@ def _utilization(scope: Scope) -> tuple[float, str | None, Amount, Amount]:
         if pct > best[0]:
             best = (pct, limit, in_units(limit, value), in_units(limit, spent))
     return best
-
-
-def _persona_of(scope: Scope) -> str | None:
-    return None if scope.persona_scope is None else scope.persona_scope.name
 
 
 def bad_answer(hook: Hook[Any, Any], answer: object, wanted: str) -> TypeError:

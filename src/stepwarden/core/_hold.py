@@ -13,6 +13,7 @@ from ._meter import meter_of
 from ._money import Money, dollars, picodollars
 from ._queue import look
 from ._tally import CallEntry, Extra
+from ._watch import tell_refused
 from .errors import HoldClosedError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ PENDING, OPEN, UNCERTAIN, CLOSED = "pending", "open", "uncertain", "closed"
 _open_hold: ContextVar[Hold | None] = ContextVar("stepwarden_hold", default=None)
 get_hold = _open_hold.get
 set_hold = _open_hold.set
+# The hold of a guarded call that is being made, until the first guarded call inside it takes it out and over.
+offered: ContextVar[list[Hold] | None] = ContextVar("stepwarden_offered", default=None)
 
 
 def context_hold() -> Hold | None:
@@ -43,6 +46,11 @@ class Hold:
     """Be what one call may spend, until it is settled or released.
 
     Made by a `Reservation`. Outside every scope it grants what was asked and settles nowhere.
+
+    Attributes:
+        input_tokens: The input that is held.
+        output_tokens: The output that was granted, which may be less than was asked: the limit to send.
+        model: The model that it was reserved for, or None.
     """
 
     __slots__ = (
@@ -78,7 +86,7 @@ class Hold:
 
     @property
     def cost_usd(self) -> Decimal:
-        """The cost that was granted."""
+        """The cost that is held, in US dollars."""
         return dollars(self.cost)
 
     @property
@@ -168,6 +176,7 @@ class Hold:
         if armed.thresholds:
             fire_thresholds(scope, error)
         if error is not None:
+            tell_refused(scope, error)
             raise error
 
     def release(self) -> None:

@@ -10,6 +10,7 @@ from ._policy import UNRESTRICTED, Policy
 from ._receipt import ReceiptError, Status
 from ._scope import Scope
 from ._tree import current_flow
+from ._watch import close_scope, tell_suspended
 from .errors import ScopeOrderError
 
 leaf: ContextVar[Scope | None] = ContextVar("stepwarden_leaf", default=None)
@@ -53,14 +54,15 @@ def leave(scope: Scope, status: Status, error: ReceiptError | None = None) -> Sc
     Returns:
         The error to raise where scopes inside it were still open, and are now abandoned; else None.
     """
-    stray = vacate(scope)
+    stray = step_out(scope)
     if stray is not None and status is Status.COMPLETED:
         status, error = Status.FAILED, ReceiptError(type(stray).__name__, str(stray))
-    scope.close(status, error)
+    close_scope(scope, status, error)
+    tell_suspended(scope)
     return stray
 
 
-def vacate(scope: Scope) -> ScopeOrderError | None:
+def step_out(scope: Scope) -> ScopeOrderError | None:
     """Give the context back the leaf that it had before a scope, and abandon what is still open inside that.
 
     Returns:
@@ -77,7 +79,7 @@ def end_implicit_run(scope: Scope) -> None:
     """Close the run that was opened for this activation alone, if there is one; after its last hook."""
     parent = scope.parent
     if scope.outer is None and parent is not None and parent.run is parent and parent.run.is_implicit:
-        parent.close(scope.status or Status.COMPLETED)
+        close_scope(parent, scope.status or Status.COMPLETED)
 
 
 def restore(token: Token[Scope | None]) -> None:
@@ -99,7 +101,7 @@ def _abandon_inside(scope: Scope, current: Scope) -> ScopeOrderError | None:
     set_leaf(scope.outer)
     left_open = [one for one in inside if one.status is None]
     for one in left_open:
-        one.close(Status.ABANDONED)
+        close_scope(one, Status.ABANDONED)
     if not left_open:
         return None
     names = ", ".join(f"{one.kind} `{one.name}`" for one in left_open)

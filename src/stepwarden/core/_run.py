@@ -22,7 +22,8 @@ from ._rates import Rates
 from ._receipt import Receipt, ReceiptError, Status
 from ._scope import Scope
 from ._settings import PriceTable, parse_prices, settings
-from ._tree import Tree, current_flow
+from ._tree import Tree, current_flow, entered
+from ._watch import Watched, Watcher, close_scope, watch
 from .errors import DefinitionError, ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -33,6 +34,15 @@ class Run(Scope):
     """Be the root of one execution, as ``with Run() as run`` or ``async with``; inside another run, its child.
 
     A child is charged upward and its policy only narrows; hooks and prices that it does not bring are its parent's.
+    A step or persona that is called outside every run opens one for itself alone.
+
+    Example:
+        >>> import stepwarden as sw
+        >>> with sw.Run(budget=sw.Budget(max_usd=1)) as run:
+        ...     with sw.step("classify"):
+        ...         sw.record_usage("gpt-5-mini", input_tokens=500, cost_usd="0.0002")
+        >>> [(receipt.name, str(receipt.status)) for receipt in run.receipts], run.remaining.max_usd
+        ([('classify', 'completed')], Decimal('0.9998'))
 
     Args:
         budget: The limits of everything under it, or None.
@@ -50,14 +60,8 @@ class Run(Scope):
 
     kind = "run"
     __slots__ = (
-        "_id",
-        "_own_hooks",
-        "_table",
-        "default_max_output_tokens",
-        "hooks",
-        "is_implicit",
-        "keep",
-        "ledger",
+        "_id", "_own_hooks", "_table", "audience", "default_max_output_tokens", "hooks", "is_implicit",
+        "keep", "ledger", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +107,8 @@ class Run(Scope):
         self.run = self
         around_hooks: Hooks = settings.hooks if parent is None else parent.run.hooks
         self.hooks: Hooks = around_hooks if self._own_hooks is None else self._own_hooks
+        self.audience: Hooks | type[Watched] = self.hooks
+        self.watchers: tuple[Watcher, ...] = ()
 
     @property
     def id(self) -> str:
@@ -116,7 +122,7 @@ class Run(Scope):
 
     @property
     def receipts(self) -> tuple[Receipt, ...]:
-        """The newest receipts of steps and personas under it, in completion order: inner before outer."""
+        """The newest receipts of steps and personas under it, in completion order, so inner before outer."""
         return self.ledger.receipts
 
     @property
@@ -158,8 +164,11 @@ class Run(Scope):
         while around is not None and around.run.status is not None:
             around = around.run.parent  # a run that has ended takes no more, but one around it may
         self._place(self.plan, around)
+        if around is None:
+            entered[id(self.tree)] = self.tree
         self.flow = current_flow()
         set_leaf(self)
+        watch(self)
         return self
 
     def __exit__(
@@ -206,10 +215,11 @@ class Run(Scope):
         self.keep = settings.ledger.keep
         self._place(self.plan, None)
         self.outer = None
+        watch(self)
 
-    def close(self, status: Status, error: ReceiptError | None = None) -> None:  # noqa: ARG002 - a run has no receipt
+    def close(self, status: Status, error: ReceiptError | None = None) -> bool:  # noqa: ARG002 - a run has no receipt
         """End the run: abandon what is still open under it, and keep what its open holds may cost as uncertain."""
-        tree = self.tree
+        tree, was_open = self.tree, False
         try:
             while self.status is None:
                 with tree.lock:
@@ -221,7 +231,7 @@ class Run(Scope):
                                 look(parked)
                 for scope in reversed(self.open_scopes):
                     if scope.status is None:
-                        scope.close(Status.ABANDONED)
+                        close_scope(scope, Status.ABANDONED)
                     else:  # a signal handler raised while it closed, so its end is made up for here
                         tree.open.pop(scope.serial, None)
                         if scope.kind != "run":
@@ -234,9 +244,13 @@ class Run(Scope):
                     if not self.holds and not self.open_scopes:
                         self.closed_ns = tree.clock()
                         self.status = status
+                        was_open = True
                         tree.open.pop(self.serial, None)
+                        if self.parent is None:
+                            entered.pop(id(tree), None)
         except ForkedRunError:
-            return  # the run belongs to the parent process, which ends it
+            pass  # the run belongs to the parent process, which ends it
+        return was_open
 
     def _holds(self, scope: Scope | None) -> bool:
         while scope is not None and scope is not self:

@@ -28,7 +28,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Scope:
-    """Be one activation of a run, persona or step, open or closed; what users read of it stays readable."""
+    """Be one activation of a run, persona or step, open or closed; what users read of it stays readable.
+
+    Attributes:
+        parent: The scope around it, or None.
+        policy: The policy in force in it.
+        status: How it ended, or None while it is open.
+    """
 
     kind: ClassVar[str]
     __slots__ = (
@@ -144,7 +150,7 @@ class Scope:
 
     @property
     def remaining(self) -> Budget:
-        """What is left over the whole chain: limit - spent - uncertain - held, never below 0."""
+        """What is left over the whole chain, as limit - spent - uncertain - held, never below 0."""
         left: dict[str, int] = {}
         with self.tree.reading:
             scope: Scope | None = self
@@ -313,7 +319,7 @@ class Scope:
         extra: Extra = getattr(self.detail, which) if self.detail else NO_EXTRA
         return Usage() if self.meter is None else self.meter.usage(which, extra)
 
-    def close(self, status: Status, error: ReceiptError | None = None) -> None:
+    def close(self, status: Status, error: ReceiptError | None = None) -> bool:
         """End the activation: hand its open holds to the nearest open scope and keep its receipt; once only.
 
         No lock is taken. Usage that another thread adds at this moment came just before or just after: what is read
@@ -323,11 +329,14 @@ class Scope:
         Args:
             status: How it ended.
             error: What ended it, for failed, skipped, escalated and denied.
+
+        Returns:
+            Whether it was open.
         """
         try:
             closed_ns = self.tree.clock()
         except ForkedRunError:
-            return  # the activation belongs to the parent process, which leaves its receipt
+            return False  # the activation belongs to the parent process, which leaves its receipt
         if self.status is None:
             if error is not None:
                 self.make_detail().error = error
@@ -341,6 +350,8 @@ class Scope:
             self.tree.open.pop(self.serial, None)
             if self.holds:
                 self.hand_over()
+            return True
+        return False
 
     def hand_over(self) -> None:
         """Hand the open holds of this closed scope to the nearest open one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextvars import Token
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ._kind import Kind, decorated, first_resumption, kind_of, refuse_coroutine
 from ._kinds import HookScope
 from ._leaf import get_leaf, resolve, restore, set_leaf
 from ._tree import current_flow
+from ._watch import tell_resumed, tell_suspended
 
 if TYPE_CHECKING:
     from ._plan import Plan
@@ -47,7 +49,7 @@ def _function_shell(function: Function, plan: Plan) -> Function:
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         current = get_leaf()
-        if current is None or current.status is not None or current.run.hooks.is_heard:
+        if current is None or current.status is not None or current.run.audience.is_heard:
             scope, args, kwargs = run_sync(enter(plan, current, args, kwargs))
         else:
             scope = scope_type(plan, current, current)
@@ -63,7 +65,7 @@ def _function_shell(function: Function, plan: Plan) -> Function:
             if raised is error:
                 raise
             raise raised  # noqa: B904 - its cause is set
-        if scope.run.hooks.is_heard:
+        if scope.run.audience.is_heard:
             return run_sync(conclude(scope, result, args, kwargs))
         finish(scope)
         return result
@@ -77,7 +79,7 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         current = get_leaf()
-        if current is None or current.status is not None or current.run.hooks.is_heard:
+        if current is None or current.status is not None or current.run.audience.is_heard:
             scope, args, kwargs = await run_async(enter(plan, current, args, kwargs))
         else:
             scope = scope_type(plan, current, current)
@@ -93,7 +95,7 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
             if raised is error:
                 raise
             raise raised  # noqa: B904 - its cause is set
-        if scope.run.hooks.is_heard:
+        if scope.run.audience.is_heard:
             return await run_async(conclude(scope, result, args, kwargs))
         finish(scope)
         return result
@@ -123,17 +125,16 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
                 except StopIteration as stop:
                     result = stop.value
                     break
-                inside = get_leaf()
-                restore(token)
+                inside = set_outside(scope, token)
                 # Whoever resumes or collects it next may be another context, with another leaf to give back.
                 try:
                     sent = yield item
                 except BaseException as thrown:  # noqa: BLE001 - it goes on inside the body
-                    token = set_leaf(inside)
+                    token = set_inside(scope, inside)
                     closes_early = isinstance(thrown, GeneratorExit)
                     advance = functools.partial(body.throw, thrown)
                 else:
-                    token = set_leaf(inside)
+                    token = set_inside(scope, inside)
                     advance = functools.partial(body.send, sent)
         except BaseException as error:
             raised, fallback = run_sync(abort(scope, error, args, kwargs))
@@ -154,6 +155,21 @@ def scope_of_call() -> Scope | None:
     """Return the scope in which a generator step is called, which may have ended when it is first resumed."""
     current = get_leaf()
     return current if isinstance(current, HookScope) else resolve(current)
+
+
+def set_outside(scope: Scope, token: Token[Scope | None]) -> Scope | None:
+    """Put the leaf of a generator's consumer in force; return the generator's own."""
+    inside = get_leaf()
+    restore(token)
+    tell_suspended(scope)
+    return inside
+
+
+def set_inside(scope: Scope, inside: Scope | None) -> Token[Scope | None]:
+    """Put a generator's own leaf in force; return what puts back that of whoever resumed it."""
+    token = set_leaf(inside)
+    tell_resumed(scope)
+    return token
 
 
 def _async_generator_shell(function: Function, plan: Plan) -> Function:
@@ -178,16 +194,15 @@ async def _generate_async(
                     item = await within_deadline(scope, advance())
                 except StopAsyncIteration:
                     break
-                inside = get_leaf()
-                restore(token)
+                inside = set_outside(scope, token)
                 try:
                     sent = yield item
                 except BaseException as thrown:  # noqa: BLE001 - it goes on inside the body
-                    token = set_leaf(inside)
+                    token = set_inside(scope, inside)
                     closes_early = isinstance(thrown, GeneratorExit)
                     advance = functools.partial(body.athrow, thrown)
                 else:
-                    token = set_leaf(inside)
+                    token = set_inside(scope, inside)
                     advance = functools.partial(body.asend, sent)
         except BaseException as error:
             raised, _ = await run_async(abort(scope, error, args, kwargs))

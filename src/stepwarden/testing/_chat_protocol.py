@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from ._protocol import (
-    BYTES_PER_TOKEN,
-    Answer,
-    Part,
-    RejectedRequestError,
-    cut,
-    dump,
-    encode,
-    split,
-    tokens_in,
-)
+from ._protocol import Answer, Part, RejectedRequestError, dump, split
+from ._said import Said, content_size, input_tokens_of, limited, reported_or, shares
 from ._script import Reply
 
 _LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    id: str
-    name: str
-    arguments: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """What every choice says once the request's limit has been applied; counts are for one choice."""
-
-    text: str
-    calls: tuple[_Call, ...]
-    finish_reason: str
-    output_tokens: int
-    reasoning_tokens: int
 
 
 class ChatProtocol:
     """Speak OpenAI chat completions, as far as clients can tell."""
 
     __slots__ = ()
+    is_free = False
 
     def check(self, body: Mapping[str, Any]) -> None:
         """Raise `RejectedRequestError` for a request that the API would reject.
@@ -82,16 +55,14 @@ class ChatProtocol:
             The answer, streamed if the request asks for that.
         """
         choices = body.get("n") or 1
-        choice = _limited(reply, _limit(body), number)
-        input_tokens = reply.input_tokens
-        if input_tokens is None:
-            input_tokens = max(tokens_in(_content_size(body["messages"])), reply.cached_tokens)
+        choice = limited(reply, _limit(body), number)
+        input_tokens = input_tokens_of(reply, content_size(body["messages"]))
         output_tokens = choice.output_tokens * choices
         usage = _usage(reply, input_tokens, output_tokens, choice.reasoning_tokens * choices)
         if reply.usage is not None:
             # What is reported is what counts; a report too odd to read leaves the derived counts standing.
-            input_tokens = _count(usage.get("prompt_tokens"), input_tokens)
-            output_tokens = _count(usage.get("completion_tokens"), output_tokens)
+            input_tokens = reported_or(usage.get("prompt_tokens"), input_tokens)
+            output_tokens = reported_or(usage.get("completion_tokens"), output_tokens)
         streams = bool(body.get("stream"))
         envelope: dict[str, Any] = {
             "id": f"chatcmpl-{number}",
@@ -144,7 +115,7 @@ class ChatProtocol:
     def _events(
         self,
         envelope: dict[str, Any],
-        choice: _Choice,
+        choice: Said,
         choices: int,
         output_tokens: int,
         usage: Mapping[str, Any] | None,
@@ -153,14 +124,11 @@ class ChatProtocol:
             envelope = {**envelope, "usage": None}
         deltas = list(_deltas(choice))
         # The tokens are spread evenly over the events that carry output; a reply without any spends them at its end.
-        bearing = max(1, choices * len(deltas))
-        borne = 0
+        borne = iter(shares(output_tokens, max(1, choices * len(deltas))))
         for index in range(choices):
             yield self._event(envelope, [_said(index, {"role": "assistant", "content": "", "refusal": None})])
             for delta in deltas:
-                share = output_tokens * (borne + 1) // bearing - output_tokens * borne // bearing
-                borne += 1
-                yield self._event(envelope, [_said(index, delta)], share)
+                yield self._event(envelope, [_said(index, delta)], next(borne))
             unspent = output_tokens if not deltas and index == 0 else 0
             yield self._event(envelope, [_said(index, {}, choice.finish_reason)], unspent)
         if usage is not None:
@@ -176,51 +144,6 @@ def _limit(body: Mapping[str, Any]) -> int | None:
     return min(limits, default=None)
 
 
-def _content_size(messages: list[dict[str, Any]]) -> int:
-    """Return the bytes of text in *messages*: their contents, and of contents in parts the texts."""
-    size = 0
-    for message in messages:
-        content = message.get("content")
-        parts = content if isinstance(content, list) else [{"text": content}]
-        texts = (part.get("text") for part in parts if isinstance(part, dict))
-        size += sum(len(encode(text)) for text in texts if isinstance(text, str))
-    return size
-
-
-def _limited(reply: Reply, limit: int | None, number: int) -> _Choice:
-    """Apply the request's output *limit*, in tokens, to *reply*."""
-    calls = tuple(
-        _Call(call.id or f"call_{number}_{index}", call.name, call.arguments_text)
-        for index, call in enumerate(reply.tool_calls)
-    )
-    size = len(encode(reply.text)) + sum(len(encode(call.name + call.arguments)) for call in calls)
-    output_tokens = reply.output_tokens
-    if output_tokens is None:
-        # Reasoning alone is output enough; only a reply of nothing at all is rounded up to one token.
-        output_tokens = reply.reasoning_tokens + (tokens_in(size) if size or not reply.reasoning_tokens else 0)
-    if limit is None:
-        return _Choice(reply.text, calls, _finish_reason(reply), output_tokens, reply.reasoning_tokens)
-
-    reasoning_tokens = min(reply.reasoning_tokens, limit)
-    room = (limit - reasoning_tokens) * BYTES_PER_TOKEN
-    text = cut(reply.text, room)
-    kept: list[_Call] = []
-    left = room - len(encode(reply.text))
-    for call in calls:
-        left -= len(encode(call.name))
-        if left < 0:
-            break
-        kept.append(_Call(call.id, call.name, cut(call.arguments, left)))
-        left -= len(encode(call.arguments))
-    is_cut = output_tokens > limit or size > room
-    finish_reason = "length" if is_cut else _finish_reason(reply)
-    return _Choice(text, tuple(kept), finish_reason, min(output_tokens, limit), reasoning_tokens)
-
-
-def _finish_reason(reply: Reply) -> str:
-    return reply.finish_reason or ("tool_calls" if reply.tool_calls else "stop")
-
-
 def _usage(reply: Reply, input_tokens: int, output_tokens: int, reasoning_tokens: int) -> Mapping[str, Any]:
     if reply.usage is not None:
         return dict(reply.usage)
@@ -233,13 +156,7 @@ def _usage(reply: Reply, input_tokens: int, output_tokens: int, reasoning_tokens
     }
 
 
-def _count(reported: object, derived: int) -> int:
-    if isinstance(reported, int) and not isinstance(reported, bool) and reported >= 0:
-        return reported
-    return derived
-
-
-def _said_whole(choice: _Choice, index: int) -> dict[str, Any]:
+def _said_whole(choice: Said, index: int) -> dict[str, Any]:
     content = choice.text if choice.text or not choice.calls else None
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     if choice.calls:
@@ -254,7 +171,7 @@ def _said(index: int, delta: Mapping[str, Any], finish_reason: str | None = None
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
 
 
-def _deltas(choice: _Choice) -> Iterator[dict[str, Any]]:
+def _deltas(choice: Said) -> Iterator[dict[str, Any]]:
     """Yield what the stream adds to a choice, a token at a time."""
     for piece in split(choice.text):
         yield {"content": piece}

@@ -129,6 +129,10 @@ class Answer:
 class WireProtocol(Protocol):
     """How one API reads requests and says replies; it holds no state."""
 
+    @property
+    def is_free(self) -> bool:
+        """Whether no model answers, so that a request takes nothing off the script."""
+
     def check(self, body: Mapping[str, Any]) -> None:
         """Raise `RejectedRequestError` for a request that the API would reject."""
 

@@ -89,7 +89,7 @@ class Reply:
     Attributes:
         text: What the model says.
         input_tokens: Input tokens to report; None counts the request's text, one token for 4 bytes of UTF-8,
-            rounded up, at least 1 (and at least *cached_tokens*).
+            rounded up, at least 1 (and at least *cached_tokens* and *cache_write_tokens* together).
         output_tokens: Output tokens to report, reasoning included; None counts the text and the tool calls
             in the same way and adds *reasoning_tokens*.
         cached_tokens: How many of the input tokens came from the provider's cache.
@@ -102,6 +102,8 @@ class Reply:
         chunk_delay: Seconds between two events of a stream. At 0 the whole stream is sent at once.
         usage: The usage object to send in place of the derived one, word for word: for a provider that counts
             oddly, leaves fields out or passes the limit.
+        cache_write_tokens: How many of the input tokens were written to the provider's cache; Anthropic's messages
+            report them, and OpenAI's protocols have no word for them.
     """
 
     text: str = "ok"
@@ -116,14 +118,16 @@ class Reply:
     delay: float = 0.0
     chunk_delay: float = 0.0
     usage: Mapping[str, Any] | None = None
+    cache_write_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
             raise TypeError(f"text: {self.text!r} is not a str")
         _require_count("cached_tokens", self.cached_tokens)
+        _require_count("cache_write_tokens", self.cache_write_tokens)
         _require_count("reasoning_tokens", self.reasoning_tokens)
         if self.input_tokens is not None:
-            _require_count("input_tokens", self.input_tokens, least=self.cached_tokens)
+            _require_count("input_tokens", self.input_tokens, least=self.cached_tokens + self.cache_write_tokens)
         if self.output_tokens is not None:
             _require_count("output_tokens", self.output_tokens, least=self.reasoning_tokens)
         if not all(isinstance(call, ToolCall) for call in self.tool_calls):

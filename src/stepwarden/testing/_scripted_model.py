@@ -14,25 +14,30 @@ from ._books import Books, ServedTokens
 from ._chat_protocol import ChatProtocol
 from ._exchange import Exchange
 from ._loopback import Connection, HttpRequest, LoopbackServer
+from ._messages_protocol import CountTokensProtocol, MessagesProtocol
 from ._protocol import RejectedRequestError, WireProtocol
 from ._script import Failure, ReceivedRequest, Reply, Scripted, require_scripted
 
 _OK: Final = Reply()
 _CHAT: Final = ChatProtocol()
-_PROTOCOLS: Final[dict[str, WireProtocol]] = {"/v1/chat/completions": _CHAT}
+_PROTOCOLS: Final[dict[str, WireProtocol]] = {
+    "/v1/chat/completions": _CHAT,
+    "/v1/messages": MessagesProtocol(),
+    "/v1/messages/count_tokens": CountTokensProtocol(),
+}
 
 
 class ScriptedModel:
     """Serve scripted responses to real clients, and keep count of what really arrives.
 
-    It speaks OpenAI chat completions, streaming and not, on a free port of 127.0.0.1. Each request that arrives
-    takes one response off the script, in the order of arrival; when the script is empty it gets the `default`.
-    Where a response may stand, a callable from a `ReceivedRequest` to a response may, too: it is called in a
-    thread of its own, so it may block until the test lets it go on. If it raises, the client gets a 500, and
+    It speaks OpenAI chat completions and Anthropic messages, streaming and not, on a free port of 127.0.0.1. Each
+    request that arrives takes one response off the script, in the order of arrival; when the script is empty it gets
+    the `default`. Where a response may stand, a callable from a `ReceivedRequest` to a response may, too: it is called
+    in a thread of its own, so it may block until the test lets it go on. If it raises, the client gets a 500, and
     `close` raises the error.
 
-    Requests that no script can answer (an unknown path, a body that is not a chat request) are refused as the
-    API would, and take nothing off the script. All of its methods may be called from any thread.
+    Requests that no script can answer (an unknown path, a body that is no request of the API) are refused as the API
+    would, and take nothing off the script; nor does counting tokens. All of its methods may be called from any thread.
 
     Example:
         >>> import openai
@@ -96,14 +101,23 @@ class ScriptedModel:
 
     @property
     def base_url(self) -> str:
-        """The URL to give to a client, "http://127.0.0.1:PORT/v1".
+        """The URL to give to an OpenAI client, ``http://127.0.0.1:PORT/v1``.
+
+        Raises:
+            RuntimeError: The server was not started.
+        """
+        return f"{self.origin}/v1"
+
+    @property
+    def origin(self) -> str:
+        """The URL to give to an Anthropic client, ``http://127.0.0.1:PORT``.
 
         Raises:
             RuntimeError: The server was not started.
         """
         if self._server is None:
             raise RuntimeError("this ScriptedModel has no address yet; call start(), or enter it")
-        return f"http://127.0.0.1:{self._server.port}/v1"
+        return f"http://127.0.0.1:{self._server.port}"
 
     @property
     def default(self) -> Scripted:
@@ -161,7 +175,7 @@ class ScriptedModel:
 
     @property
     def usage(self) -> ServedTokens:
-        """The tokens of all replies: what was reported, or would have been if the client had asked.
+        """The tokens of all replies, as reported, or as they would have been if the client had asked.
 
         A stream that stopped early counts its whole input, and the output that was sent until then.
         """
@@ -201,7 +215,8 @@ class ScriptedModel:
         refusal = _refusal(http.method, path, body, protocol)
         # The response is taken before the request is counted: what a test adds once it has seen a count
         # belongs to later requests.
-        scripted = refusal or self._take_response()
+        is_free = protocol is not None and protocol.is_free
+        scripted = refusal or (_OK if is_free else self._take_response())
         entry = self._books.arrive(
             ReceivedRequest(path=path, headers=http.headers, body=body or {}, at_ns=time.monotonic_ns())
         )
