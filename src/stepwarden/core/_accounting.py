@@ -33,6 +33,14 @@ def whole(value: object, name: str) -> int:
     return operator.index(value)
 
 
+def at_least_0(value: object, name: str) -> int:
+    """Read a number that must not be negative: arguments and errors as in `whole`, and a ValueError for that."""
+    number = whole(value, name)
+    if number < 0:
+        raise ValueError(f"{name} must be >= 0, not {value!r}")
+    return number
+
+
 def actual_cost(
     rates: Rates | None,
     input_tokens: int,

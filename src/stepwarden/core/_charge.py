@@ -25,7 +25,6 @@ def charge(
     tools: int = 0,
     extra: Extra | None = None,
     hold: Hold | None = None,
-    state: str = "closed",
 ) -> Meter | None:
     """Add a usage to one scope's own numbers and to the total of every scope on a chain; under the tree's lock.
 
@@ -37,23 +36,17 @@ def charge(
         cost: Picodollars to add.
         calls: Model calls to add.
         tools: Tool calls to add.
-        extra: What most calls do not have, or None; what is uncertain in it stays aside.
+        extra: What most calls do not have, or None.
         hold: The hold that this replaces, which is no longer set aside then; or None.
-        state: The state that the hold is in then. Where it was uncertain, so much of it was set aside as *extra* takes
-            away.
 
     Returns:
         The meter of the outermost scope with a limit that is now passed, or None.
     """
     passed: Meter | None = None
-    aside_input = aside_output = aside_cost = aside_calls = 0
+    aside_input = aside_output = aside_cost = 0
     if hold is not None:
-        if hold.state == "open":
-            aside_input, aside_output, aside_cost, aside_calls = hold.input_tokens, hold.output_tokens, hold.cost, 1
-        if extra is not None:
-            aside_output -= extra.uncertain_output
-            aside_cost -= extra.uncertain_cost
-        hold.state = state
+        aside_input, aside_output, aside_cost = hold.input_tokens, hold.output_tokens, hold.cost
+        hold.state = "closed"
     if owner is not None:
         owner.own_input += input_tokens
         owner.own_output += output_tokens
@@ -82,7 +75,7 @@ def charge(
                 here.aside_input -= aside_input
                 here.aside_output -= aside_output
                 here.aside_cost -= aside_cost
-                here.aside_calls -= aside_calls
+                here.aside_calls -= 1
             meter = here.parent
             limits = here.limits
             if limits is not None and (
@@ -95,30 +88,9 @@ def charge(
         # A signal handler raised between two scopes: the rest of the chain must not miss the usage.
         if owner is not None and extra is not None:
             owner.scope.make_detail().own.add(extra)
-        spent = (input_tokens, output_tokens, cost, calls, tools)
-        _charge_rest(meter, spent, (aside_input, aside_output, aside_cost, aside_calls), extra)
+        charge(None, meter, input_tokens, output_tokens, cost, calls, tools, extra, hold)
         raise
     return passed
-
-
-def _charge_rest(
-    meter: Meter | None, spent: tuple[int, int, int, int, int], aside: tuple[int, int, int, int], extra: Extra | None
-) -> None:
-    while meter is not None:
-        if meter.is_late:
-            meter.scope.freeze()
-        if extra is not None:
-            meter.scope.make_detail().total.add(extra)
-        meter.total_input += spent[0]
-        meter.total_output += spent[1]
-        meter.total_cost += spent[2]
-        meter.total_calls += spent[3]
-        meter.total_tools += spent[4]
-        meter.aside_input -= aside[0]
-        meter.aside_output -= aside[1]
-        meter.aside_cost -= aside[2]
-        meter.aside_calls -= aside[3]
-        meter = meter.parent
 
 
 def _passes_rare(meter: Meter, limits: Limits) -> bool:
@@ -169,14 +141,13 @@ def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter 
                 or (limits.rare and _lacks_rare(here, limits))
             ):
                 while back is not at and back is not None:
-                    back.aside_input -= input_tokens
-                    back.aside_output -= output_tokens
-                    back.aside_cost -= cost
-                    back.aside_calls -= 1
+                    _apply(back, _NOTHING, (input_tokens, output_tokens, cost, 1), None)
                     back = back.parent
                 return here
     except BaseException:
-        _put_back(back, at, input_tokens, output_tokens, cost)
+        while back is not at and back is not None:
+            _apply(back, _NOTHING, (input_tokens, output_tokens, cost, 1), None)
+            back = back.parent
         raise
     hold.output_tokens = output_tokens
     hold.cost = cost
@@ -193,13 +164,78 @@ def _lacks_rare(meter: Meter, limits: Limits) -> bool:
     )
 
 
-def _put_back(meter: Meter | None, end: Meter | None, input_tokens: int, output_tokens: int, cost: int) -> None:
-    while meter is not end and meter is not None:
-        meter.aside_input -= input_tokens
-        meter.aside_output -= output_tokens
-        meter.aside_cost -= cost
-        meter.aside_calls -= 1
+Amounts = tuple[int, int, int, int]
+"""Input tokens, output tokens, picodollars and calls."""
+_NOTHING: Amounts = (0, 0, 0, 0)
+
+
+def turn(
+    hold: Hold,
+    state: str,
+    owner: Meter | None,
+    spent: Amounts = _NOTHING,
+    freed: Amounts = _NOTHING,
+    extra: Extra | None = None,
+) -> Meter | None:
+    """Turn a hold into what becomes of it, on every scope of its chain, in one go; under the tree's lock.
+
+    Args:
+        hold: The hold, which is in *state* then.
+        state: The state.
+        owner: The meter whose `own` it changes, or None.
+        spent: What is charged; negative where it corrects what was charged before.
+        freed: What is no longer set aside.
+        extra: What most calls do not have, or None.
+
+    Returns:
+        The meter of the outermost scope with a limit that is passed now, or None.
+    """
+    assert hold.scope is not None
+    at = meter = hold.scope.meter
+    # From here on nothing is called before `try`, so that a signal handler that raises finds it begun or not.
+    hold.state = state
+    if owner is not None:
+        owner.own_input += spent[0]
+        owner.own_output += spent[1]
+        owner.own_cost += spent[2]
+        owner.own_calls += spent[3]
+    try:
+        if owner is not None and extra is not None:
+            owner.scope.make_detail().own.add(extra)
+            owner = None
+        while at is not None:
+            _apply(at, spent, freed, extra)
+            at = at.parent
+    except BaseException:
+        if owner is not None and extra is not None:
+            owner.scope.make_detail().own.add(extra)
+        while at is not None:
+            _apply(at, spent, freed, extra)
+            at = at.parent
+        raise
+    passed = None
+    while meter is not None:
+        limits = meter.scope.limits
+        if limits is not None and any(v is not None and meter.scope.spent(limit) > v for limit, v in limits.items()):
+            passed = meter
         meter = meter.parent
+    return passed
+
+
+def _apply(meter: Meter, spent: Amounts, freed: Amounts, extra: Extra | None) -> None:
+    # All or nothing, since nothing is called after the first change.
+    if meter.is_late:
+        meter.scope.freeze()
+    if extra is not None:
+        meter.scope.make_detail().total.add(extra)
+    meter.total_input += spent[0]
+    meter.total_output += spent[1]
+    meter.total_cost += spent[2]
+    meter.total_calls += spent[3]
+    meter.aside_input -= freed[0]
+    meter.aside_output -= freed[1]
+    meter.aside_cost -= freed[2]
+    meter.aside_calls -= freed[3]
 
 
 def show(limit: str, value: int) -> str:

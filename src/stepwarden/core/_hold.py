@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ._accounting import actual_cost, count, late_owner, measure
-from ._charge import charge, exceeded
+from ._charge import charge, exceeded, turn
 from ._firing import fire_thresholds
 from ._hooks import armed
 from ._meter import meter_of
@@ -219,7 +219,8 @@ class Hold:
             extra = Extra(0, 0, 0, int(self._is_unpriced), 1, self.output_tokens, self.cost - charged)
             self.guessed = owner, record, extra
             try:
-                charge(meter_of(owner), scope.meter, self.input_tokens, 0, charged, 1, 0, extra, self, UNCERTAIN)
+                spent = (self.input_tokens, 0, charged, 1)
+                turn(self, UNCERTAIN, meter_of(owner), spent, spent, extra)
                 owner.last_model = self.model or owner.last_model
                 owner.make_detail().calls.append(record)
                 self.let_go()
@@ -261,7 +262,7 @@ class Hold:
         """Close without charging anything, and let others have the room."""
         assert self.scope is not None
         try:
-            charge(None, self.scope.meter, 0, 0, 0, 0, 0, None, self)
+            turn(self, CLOSED, None, freed=(self.input_tokens, self.output_tokens, self.cost, 1))
             self.let_go()
         finally:
             look(self.scope)
@@ -298,7 +299,8 @@ class Hold:
             owner = late_owner(scope, *more)
         if extra is not None:
             replaced.add(extra)
-        return owner, charge(meter_of(owner), scope.meter, *more, 0, replaced, self)
+        freed = (0, guess.uncertain_output, guess.uncertain_cost, 0)
+        return owner, turn(self, CLOSED, meter_of(owner), more, freed, replaced)
 
     @property
     def _is_unpriced(self) -> bool:
