@@ -74,8 +74,8 @@ class RunJournal:
         fields: dict[str, Any] = {"hold": hold.number, "outcome": outcome}
         if call is not None:
             fields |= self._charged(owner, call, extra)
-        if outcome == "uncertain":
-            fields |= amounts(0, hold.output_tokens, hold.uncertain_cost, "uncertain_")
+        if extra is not None and outcome == "uncertain":
+            fields |= amounts(0, extra.uncertain_output, extra.uncertain_cost, "uncertain_")
         self._add("settlement", fields)
 
     def used(self, owner: Scope, call: CallEntry, extra: Extra | None) -> None:
