@@ -12,8 +12,9 @@ from typing import Any
 from stepwarden.core.errors import LedgerError
 
 from ._chain import extend
-from ._columns import columns_of, cost_of, count_of
+from ._columns import cost_of, count_of, row_of
 from ._entry import Chain, Entry
+from ._receipt_record import decode_receipt
 from ._record import encode
 from ._schema import SEQ_BITS, prepare
 
@@ -150,7 +151,7 @@ class SQLiteStore:
             if kind == "run_started":
                 state.row = self._add_run(chain, entry.at_ns, fields)
             elif kind == "receipt":
-                receipts.append((state.row << SEQ_BITS | state.count, *self._receipt(fields, entry.at_ns)))
+                receipts.append(row_of(decode_receipt(data), state.row << SEQ_BITS | state.count, self._name))
             elif kind == "run_ended":
                 state.is_ended = True
                 state.ended = entry.at_ns // 1_000_000, fields["status"]
@@ -172,13 +173,6 @@ class SQLiteStore:
             chain.process, at_ns // 1_000_000,
         )  # fmt: skip
         return self._database.execute(_ADD_RUN, values).lastrowid or 0
-
-    def _receipt(self, fields: Mapping[str, Any], at_ns: int) -> tuple[Any, ...]:
-        columns = columns_of(fields, at_ns)
-        return (
-            columns.kind, columns.status, self._name(columns.persona), self._name(columns.name),
-            self._name(columns.model), *columns[5:],
-        )  # fmt: skip
 
     def _name(self, text: str | None) -> int | None:
         if text is None:
