@@ -12,6 +12,7 @@ from ._kinds import HookScope, PersonaScope, StepScope
 from ._leaf import end_implicit_run, get_leaf, leave, resolve, set_leaf
 from ._receipt import ReceiptError, Status
 from ._run import Run, status_of
+from ._settings import meet_lost_context
 from ._watch import close_scope, tell_refused
 from .errors import HookDeniedError, RunClosedError
 
@@ -55,6 +56,8 @@ def enter(
     parent = current if called_before and not isinstance(current, HookScope) else resolve(current)
     outer = current if isinstance(current, HookScope) else parent
     if parent is None:
+        if not called_before or resolve(get_leaf()) is None:  # who iterates it inside a run has lost nothing
+            meet_lost_context(f"{plan.kind} `{plan.name}`")
         run = Run()
         run.open_implicitly()
         parent = run

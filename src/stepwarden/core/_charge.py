@@ -233,7 +233,7 @@ def budget_error(
     assert scope.limits is not None
     value = dict(scope.limits.items())[limit] or 0
     uncertain = scope.uncertain_of(limit)
-    return BudgetExceededError(
+    error = BudgetExceededError(
         f"{scope.kind} `{scope.name}` {message}",
         scope_kind=scope.kind,
         scope_name=scope.name,
@@ -250,3 +250,6 @@ def budget_error(
         usage=scope.total,
         error_boundary=str(scope.plan.boundary),
     )
+    choice = "give it another error_boundary" if scope.kind == "step" else "catch the error"
+    error.add_note(f"to spend more, raise {limit} of {scope.kind} `{scope.name}`; to go on without, {choice}")
+    return error

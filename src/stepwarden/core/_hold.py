@@ -45,6 +45,11 @@ class Hold:
     """Be what one call may spend, until it is settled or released.
 
     Made by a `Reservation`. Outside every scope it grants what was asked and settles nowhere.
+
+    Attributes:
+        input_tokens: The input that is held.
+        output_tokens: The output that was granted, which may be less than was asked: the limit to send.
+        model: The model that it was reserved for, or None.
     """
 
     __slots__ = (
@@ -83,7 +88,7 @@ class Hold:
 
     @property
     def cost_usd(self) -> Decimal:
-        """The cost that was granted."""
+        """The cost that is held, in US dollars."""
         return dollars(self.cost)
 
     @property

@@ -185,6 +185,18 @@ class Hooks:
     ) -> Callable[[Callable[P, R]], Hook[P, R]]:
         """Register a function for an event.
 
+        Example:
+            >>> import stepwarden as sw
+            >>> mine = sw.Hooks()
+            >>> @mine.on("PreStep", step="publish")
+            ... def gate(event):
+            ...     return sw.Deny("publish needs the consent of a person")
+            >>> with sw.Run(hooks=mine), sw.step("publish"):
+            ...     print("never reached")
+            Traceback (most recent call last):
+                ...
+            stepwarden.core.errors.HookDeniedError: step `publish` was denied by a PreStep hook: publish needs ...
+
         Args:
             event: ``"PreStep"``, ``"PostStep"``, ``"OnStepFailed"``, ``"OnBudgetThreshold(80)"`` or
                 `BudgetThreshold`, ``"OnEscalation"``, ``"OnToolDenied"``, ``"PersonaStart"`` or ``"PersonaEnd"``.

@@ -13,14 +13,26 @@ if TYPE_CHECKING:
 
 
 class StepScope(Scope):
-    """Be one activation of a step."""
+    """Be one activation of a step, open or closed; what `current_step` and ``with step(...)`` give.
+
+    Attributes:
+        parent: The scope around it.
+        policy: The policy in force in it.
+        status: How it ended, or None while it is open.
+    """
 
     kind = "step"
     __slots__ = ()
 
 
 class PersonaScope(Scope):
-    """Be one activation of a persona."""
+    """Be one activation of a persona, open or closed; what `current_persona` and ``with persona(...)`` give.
+
+    Attributes:
+        parent: The scope around it.
+        policy: The policy in force in it.
+        status: How it ended, or None while it is open.
+    """
 
     kind = "persona"
     __slots__ = ("matched",)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+from abc import ABC, abstractmethod
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -13,13 +14,16 @@ if TYPE_CHECKING:
     from ._tally import CallEntry, Extra
 
 
-@runtime_checkable
-class Ticket(Awaitable[None], Protocol):
+class Ticket(ABC):
     """Be waited for until everything that a journal was told before is durable."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def wait(self) -> None:
         """Block this thread; raise a `LedgerError` where it cannot be made durable."""
 
+    @abstractmethod
     def __await__(self) -> Generator[Any, Any, None]:
         """Do the same without blocking the event loop."""
 

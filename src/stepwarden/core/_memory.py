@@ -59,8 +59,11 @@ class MemoryLedger:
 
         Raises:
             LedgerError: If it is closed.
+            DefinitionError: If the run is to be signed.
         """
         self._refuse_closed()
+        if run.sign is not None:
+            raise DefinitionError("run.sign needs a ledger that keeps records, such as SQLiteLedger")
         if run.memory is not self:
             run.keep = keep_in_both(run.memory.keep, self.keep)
 

@@ -10,7 +10,15 @@ from .errors import DefinitionError
 
 
 class SideEffect(IntEnum):
-    """Order what a tool may do to the world, from nothing to the network."""
+    """Order what a tool may do to the world, from nothing to the network; each level includes those before it.
+
+    Attributes:
+        NONE: It only computes.
+        READ_ONLY: It reads files or other state.
+        WORKSPACE_WRITE: It writes files in the workspace.
+        PROCESS_EXEC: It starts programs.
+        NETWORK: It talks to other machines.
+    """
 
     NONE = 0
     READ_ONLY = 1
@@ -92,6 +100,12 @@ def _narrower(one: str, other: str) -> str | None:
 @dataclass(frozen=True, slots=True, init=False)
 class Policy:
     """Say which tools and side effects are allowed; combine two with ``&``, which only ever narrows.
+
+    Example:
+        >>> team = Policy(tools=["github_*", "ci"], side_effect_level="network")
+        >>> guest = Policy(tools=["github_read", "shell"], side_effect_level="read_only")
+        >>> sorted((team & guest).tools), (team & guest).side_effect_level.name
+        (['github_read'], 'READ_ONLY')
 
     Args:
         tools: None for no ceiling, else names and ``prefix*`` patterns; an empty set allows nothing.

@@ -28,8 +28,15 @@ def record_usage(
 ) -> None:
     """Count one call that was made, on the current scope and every scope around it, and then check the limits.
 
-    Held amounts do not count here. Outside every scope it does nothing, but for the warning or refusal that
-    `configure` asks for.
+    The call has been made already, so a limit can be passed by it; `reserve` keeps that from happening. Held amounts
+    do not count here. Outside every scope it does nothing, but for the warning or refusal that `configure` asks for.
+
+    Example:
+        >>> import stepwarden as sw
+        >>> with sw.step("classify") as step:
+        ...     sw.record_usage("gpt-5-mini", input_tokens=480, output_tokens=20, cost_usd="0.00016")
+        >>> step.own.total_tokens, step.own.cost_usd
+        (500, Decimal('0.00016'))
 
     Args:
         model: The model that was called; not empty, it becomes the step's last model.

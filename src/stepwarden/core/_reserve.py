@@ -34,7 +34,8 @@ R = TypeVar("R")
 class Reservation:
     """Describe the worst case of a call; the hold is taken by ``with``, ``async with``, `acquire` or ``await``.
 
-    Made by `reserve`. It may be used again, also while a hold that it took is open.
+    Made by `reserve`; it may be used again, also while a hold of it is open. A block that is left before its hold was
+    settled or released keeps the worst case: the input counts as spent, the rest as uncertain.
     """
 
     __slots__ = ("_blocks", "_cost", "_input", "_min_output", "_model", "_output", "_timeout", "_wait")
@@ -370,7 +371,7 @@ def reserve(
         timeout: The longest to wait, in seconds; never longer than `max_seconds` of a scope around or `max_wait`.
 
     Returns:
-        The reservation: use it as ``with``, ``async with``, ``.acquire()`` or ``await``.
+        The reservation, to be used as ``with``, ``async with``, ``.acquire()`` or ``await``.
 
     Raises:
         TypeError: If a number is of another type.

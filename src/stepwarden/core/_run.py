@@ -24,7 +24,7 @@ from ._rates import Rates
 from ._receipt import Receipt, ReceiptError, Status
 from ._scope import Scope
 from ._settings import PriceTable, parse_ledger, parse_prices, settings
-from ._tree import Tree, current_flow
+from ._tree import Tree, current_flow, entered
 from ._watch import Watched, Watcher, close_scope, watch
 from .errors import DefinitionError, ForkedRunError, RunClosedError
 
@@ -38,6 +38,15 @@ class Run(Scope):
     """Be the root of one execution, as ``with Run() as run`` or ``async with``; inside another run, its child.
 
     A child is charged upward and its policy only narrows; hooks and prices that it does not bring are its parent's.
+    A step or persona that is called outside every run opens one for itself alone.
+
+    Example:
+        >>> import stepwarden as sw
+        >>> with sw.Run(budget=sw.Budget(max_usd=1)) as run:
+        ...     with sw.step("classify"):
+        ...         sw.record_usage("gpt-5-mini", input_tokens=500, cost_usd="0.0002")
+        >>> [(receipt.name, str(receipt.status)) for receipt in run.receipts], run.remaining.max_usd
+        ([('classify', 'completed')], Decimal('0.9998'))
 
     Args:
         budget: The limits of everything under it, or None.
@@ -50,6 +59,7 @@ class Run(Scope):
         name: What messages call it.
         ledger: Where what it leaves is kept, besides the newest receipts in memory; None for that of the run around,
             or of `configure`.
+        sign: The file of a private key that the end of its records is signed with, for a ledger that keeps records.
 
     Raises:
         DefinitionError: If an argument cannot be right.
@@ -58,7 +68,7 @@ class Run(Scope):
     kind = "run"
     __slots__ = (
         "_id", "_own_hooks", "_own_ledger", "_table", "audience", "default_max_output_tokens", "hooks", "is_implicit",
-        "journal", "keep", "ledger", "memory", "watchers",
+        "journal", "keep", "ledger", "memory", "sign", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +82,7 @@ class Run(Scope):
         max_receipts: int = 10_000,
         name: str | None = None,
         ledger: Ledger | None = None,
+        sign: str | os.PathLike[str] | None = None,
     ) -> None:
         if policy is not None and not isinstance(policy, Policy):
             raise DefinitionError(f"run.policy must be a Policy or None, not {policy!r}")
@@ -80,6 +91,10 @@ class Run(Scope):
         self.default_max_output_tokens = parse_output_default(
             default_max_output_tokens, "run.default_max_output_tokens"
         )
+        key: object = sign
+        if key is not None and (not isinstance(key, str | os.PathLike) or not os.fspath(key)):
+            raise DefinitionError(f"run.sign must be the path of a key file, not {sign!r}")
+        self.sign = sign
         self._own_ledger = None if ledger is None else parse_ledger(ledger, "run.ledger")
         self.memory = MemoryLedger(max_receipts)
         self.keep: Keep = self.memory.keep
@@ -139,7 +154,7 @@ class Run(Scope):
 
     @property
     def receipts(self) -> tuple[Receipt, ...]:
-        """The newest receipts of steps and personas under it, in completion order: inner before outer."""
+        """The newest receipts of steps and personas under it, in completion order, so inner before outer."""
         return self.memory.receipts
 
     @property
@@ -182,6 +197,8 @@ class Run(Scope):
             around = around.run.parent  # a run that has ended takes no more, but one around it may
         self._place(self.plan, around)
         self._open_journal()
+        if around is None:
+            entered[id(self.tree)] = self.tree
         self.flow = current_flow()
         set_leaf(self)
         watch(self)
@@ -269,6 +286,8 @@ class Run(Scope):
                         self.status = status
                         was_open = True
                         tree.open.pop(self.serial, None)
+                        if self.parent is None:
+                            entered.pop(id(tree), None)
         except ForkedRunError:
             pass  # the run belongs to the parent process, which ends it
         if was_open and self.journal is not None:

@@ -13,7 +13,7 @@ from ._money import dollars
 from ._policy import Policy
 from ._queue import look
 from ._receipt import CallRecord, Receipt, ReceiptError, Status
-from ._tally import NO_EXTRA, NOTHING, Detail, Extra
+from ._tally import NO_DETAIL, NO_EXTRA, NO_USAGE, NOTHING, Detail, Extra
 from .errors import ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -28,7 +28,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Scope:
-    """Be one activation of a run, persona or step, open or closed; what users read of it stays readable."""
+    """Be one activation of a run, persona or step, open or closed; what users read of it stays readable.
+
+    Attributes:
+        parent: The scope around it, or None.
+        policy: The policy in force in it.
+        status: How it ended, or None while it is open.
+    """
 
     kind: ClassVar[str]
     __slots__ = (
@@ -143,7 +149,7 @@ class Scope:
 
     @property
     def remaining(self) -> Budget:
-        """What is left over the whole chain: limit - spent - uncertain - held, never below 0."""
+        """What is left over the whole chain, as limit - spent - uncertain - held, never below 0."""
         left: dict[str, int] = {}
         with self.tree.reading:
             scope: Scope | None = self
@@ -170,9 +176,9 @@ class Scope:
     def overshoot(self) -> Usage:
         """By how much its limits are passed; a token excess counts as output first."""
         limits = self.limits
+        if limits is None or self.meter is None:
+            return NO_USAGE
         spent = self.total
-        if limits is None:
-            return Usage()
         over = {limit: max(0, self.spent(limit) - value) for limit, value in limits.items() if value is not None}
         output = min(max(over.get("max_output_tokens", 0), over.get("max_tokens", 0)), spent.output_tokens)
         return Usage(
@@ -189,7 +195,7 @@ class Scope:
         status = self.status
         if status is None or self.kind == "run":
             return None
-        detail = self.detail or Detail()
+        detail = self.detail or NO_DETAIL
         if detail.frozen is not None:
             return detail.frozen
         return Receipt(
@@ -309,7 +315,7 @@ class Scope:
 
     def _usage(self, which: str) -> Usage:
         extra: Extra = getattr(self.detail, which) if self.detail else NO_EXTRA
-        return Usage() if self.meter is None else self.meter.usage(which, extra)
+        return NO_USAGE if self.meter is None else self.meter.usage(which, extra)
 
     def close(self, status: Status, error: ReceiptError | None = None) -> bool:
         """End the activation: hand its open holds to the nearest open scope and keep its receipt; once only.

@@ -56,6 +56,17 @@ def tool(name: str | None = None, *, side_effect: SideEffectLike = SideEffect.NE
 def tool(function: Any = None, /, *, name: str | None = None, side_effect: SideEffectLike = SideEffect.NETWORK) -> Any:
     """Make a function a tool: the policy in force is asked, and the call counted, before its body runs.
 
+    Example:
+        >>> import stepwarden as sw
+        >>> @sw.tool(side_effect="workspace_write")
+        ... def write_file(path):
+        ...     return "written"
+        >>> with sw.step("draft", side_effect_level="read_only"):
+        ...     write_file("reply.txt")
+        Traceback (most recent call last):
+            ...
+        stepwarden.core.errors.ToolDeniedError: ...
+
     Args:
         function: The function, where the decorator is bare; or the name.
         name: What policies call it; by default the function's name.
@@ -171,9 +182,8 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
         raise RunClosedError(f"run `{scope.run.name}` has ended, and tool `{name}` cannot be called under it")
     reason = scope.policy.refusal(name, side_effect)
     if reason is not None:
-        denied = ToolDeniedError(
-            f"{scope.kind} `{scope.name}` denied: {reason}", tool=name, reason=reason, policy=scope.policy
-        )
+        message = f"{scope.kind} `{scope.name}` denied: {reason}, by {_ceiling(scope, name, side_effect)}"
+        denied = ToolDeniedError(message, tool=name, reason=reason, policy=scope.policy)
         _note(scope, ToolRecord(name, "denied", reason))
         tell_refused(scope, denied)
         _tell_denied(scope, denied)
@@ -196,6 +206,20 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
     if armed.thresholds:
         fire_thresholds(scope)
     return owner
+
+
+def _ceiling(scope: Scope, name: str, side_effect: SideEffect) -> str:
+    """Name the declaration that refuses a tool, the outermost if there are several: where to change it."""
+    while scope.parent is not None and scope.parent.policy.refusal(name, side_effect) is not None:
+        scope = scope.parent
+    of, axis = f"{scope.kind} `{scope.name}`", "tools" if not scope.policy.allows_tool(name) else "side_effect_level"
+    if scope.kind == "run":
+        return f"the policy of {of}"
+    persona = scope.persona_scope
+    stage = None if persona is None or persona is scope else persona.plan.stages.get(scope.name)
+    if persona is None or stage is None or stage.policy.refusal(name, side_effect) is None:
+        return f"{axis} of {of}"
+    return f"{axis.replace('tools', 'allowed_tools')} of the stage for {of} in persona `{persona.plan.name}`"
 
 
 def _full(scope: Scope | None) -> tuple[Scope, str] | None:

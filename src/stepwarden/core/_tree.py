@@ -102,6 +102,17 @@ def runs_event_loop() -> bool:
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
+# The trees whose run somebody entered: far fewer than all, which closed scopes keep for their receipts.
+entered: weakref.WeakValueDictionary[int, Tree] = weakref.WeakValueDictionary()
+
+
+def entered_run() -> str | None:
+    """Return the name of a run that somebody entered and that is open now, anywhere in this process, or None."""
+    trees = (ref() for ref in entered.valuerefs())
+    roots = (tree.open.get(1) for tree in trees if tree is not None and not tree.is_forked)
+    return next((root.name for root in roots if root is not None), None)
+
+
 def current_flow() -> object:
     """Return what identifies the current asyncio task, or else the thread; equal while it is the same one."""
     # Where nobody imported asyncio, no loop runs, and looking must not import it.

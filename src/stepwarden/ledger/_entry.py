@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from stepwarden.core._ledger import Ticket
 
 from ._chain import genesis
 
@@ -47,3 +50,13 @@ class Entry:
         self.kind = kind
         self.at_ns = at_ns
         self.fields = fields
+
+
+class Outlet(Ticket):
+    """Take entries, and be waited for until they are durable."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def append(self, entry: Entry) -> bool:
+        """Take an entry, to be written soon; tell whether it was taken."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from stepwarden.core._accounting import actual_cost
 from stepwarden.core._ledger import Ticket
 from stepwarden.core.errors import LedgerError
 
 from ._canonical import whole
-from ._entry import Chain, Entry
+from ._entry import Chain, Entry, Outlet
 from ._receipt_record import _budget, _usage
 from ._record import receipt_fields
 
@@ -30,13 +31,6 @@ _EXTRAS = {
 }
 _CLOSINGS = frozenset({"receipt", "run_ended"})
 _PICO = 10**12
-
-
-class Outlet(Ticket, Protocol):
-    """Take entries, and be waited for until they are durable."""
-
-    def append(self, entry: Entry) -> bool:
-        """Take an entry, to be written soon; tell whether it was taken."""
 
 
 class RunJournal:
@@ -77,7 +71,7 @@ class RunJournal:
         if call is not None:
             fields |= self._charged(owner, call, extra)
         if outcome == "uncertain":
-            fields |= _amounts(0, hold.output_tokens, hold.uncertain_cost, "uncertain_")
+            fields |= amounts(0, hold.output_tokens, hold.uncertain_cost, "uncertain_")
         self._add("settlement", fields)
 
     def used(self, owner: Scope, call: CallEntry, extra: Extra | None) -> None:
@@ -111,7 +105,7 @@ class RunJournal:
         at_ns = self._tree.anchor_ns + scope.closed_ns
         self._add("receipt", _Deferred(receipt, at_ns), at_ns)
         # What comes after is late, and no longer on the receipt.
-        scope.freeze()
+        scope.make_detail().frozen = receipt
         self._opened.pop(scope.serial, None)
 
     def ticket(self) -> Ticket:
@@ -122,9 +116,13 @@ class RunJournal:
         hold.number = next(self._numbers)
         fields = self._owned(cast("Scope", hold.scope))
         fields["hold"] = hold.number
-        fields |= _amounts(hold.input_tokens, hold.output_tokens, hold.cost)
+        fields |= amounts(hold.input_tokens, hold.output_tokens, hold.cost)
         if hold.model:
             fields["model"] = str(hold.model)
+        if hold.fixed_cost is None:
+            # What is charged for it if nobody ever learns what it cost.
+            charged = actual_cost(hold.rates, hold.input_tokens, 0) or 0
+            fields |= amounts(0, 0, min(charged, hold.cost), "input_")
         if hold.is_clamped:
             fields["asked_output_tokens"] = whole(hold.asked_output)
         self._add("hold", fields)
@@ -132,7 +130,7 @@ class RunJournal:
     def _charged(self, owner: Scope, call: CallEntry, extra: Extra | None) -> dict[str, Any]:
         model, tokens_in, tokens_out, cost, _, is_clamped = call
         fields = self._owned(owner)
-        fields |= _amounts(tokens_in, tokens_out, cost)
+        fields |= amounts(tokens_in, tokens_out, cost)
         if model:
             fields["model"] = str(model)
         if is_clamped:
@@ -205,7 +203,8 @@ class _Deferred:
         return receipt_fields(self._receipt, self._at_ns)
 
 
-def _amounts(tokens_in: int, tokens_out: int, cost: int, prefix: str = "") -> dict[str, Any]:
+def amounts(tokens_in: int, tokens_out: int, cost: int, prefix: str = "") -> dict[str, Any]:
+    """Return an amount as the fields of a record, without what is 0; *cost* is picodollars."""
     fields: dict[str, Any] = {}
     if tokens_in:
         fields[f"{prefix}input_tokens"] = whole(tokens_in)

@@ -327,8 +327,11 @@ def _budget_of(limited: Limited | None) -> Budget:
         return _NO_LIMIT
     limits: dict[str, Any] = dict(zip(BUDGET_FIELDS, _limits_of(limited), strict=True))
     usd, seconds = limits.pop("max_usd"), limits.pop("max_seconds")
+    counts: dict[str, Any] = {
+        name: _number(limit, f"budget.{name}") for name, limit in limits.items() if limit is not None
+    }
     return Budget(
-        **{name: _number(limit, f"budget.{name}") for name, limit in limits.items() if limit is not None},
+        **counts,
         max_usd=None if usd is None else _money(usd, "budget.max_usd"),
         max_seconds=None if seconds is None else float(_matched(_SECONDS, seconds, "budget.max_seconds")),
     )

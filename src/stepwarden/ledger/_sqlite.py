@@ -15,6 +15,8 @@ from ._entry import Chain
 from ._journal import RunJournal
 from ._lock import LiveLock
 from ._reading import Reading
+from ._recovery import RecoveredRun, recover_in
+from ._sign import signer
 from ._store import DURABILITIES, SQLiteStore, open_database
 from ._writer import Writer
 
@@ -37,6 +39,9 @@ class SQLiteLedger:
     Raises:
         DefinitionError: If an argument cannot be right.
         LedgerError: If the file is not ours, is newer than this version, or cannot be written.
+
+    Attributes:
+        recovered: The runs of dead processes that were accounted for when it was opened.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, durability: str = "full") -> None:
@@ -49,16 +54,18 @@ class SQLiteLedger:
         self.durability = durability
         self.is_closed = False
         self._engine: _Engine | None = _Engine(self.path, durability)
+        self.recovered: tuple[RecoveredRun, ...] = self._engine.recovered
         _ledgers.add(self)
 
     def open(self, run: Run) -> RunJournal:
         """Begin the records of a run.
 
         Raises:
-            LedgerError: If the ledger is closed or cannot record.
+            LedgerError: If the ledger is closed, or the key that it is to be signed with cannot be read.
         """
         engine = self._running()
-        return RunJournal(run, engine.writer, Chain(run.id, engine.lock.name))
+        sign = None if run.sign is None else signer(run.sign)
+        return RunJournal(run, engine.writer, Chain(run.id, engine.lock.name, sign))
 
     def latest(self, limit: int) -> tuple[Receipt, ...]:
         """Return the newest receipts of all runs, at most *limit*, in the order in which they were left."""
@@ -110,7 +117,11 @@ class _Engine:
     """Be what this process has open of a ledger: its lock, and its writer with the file."""
 
     def __init__(self, path: Path, durability: str) -> None:
-        open_database(path, durability).close()
+        database = open_database(path, durability)
+        try:
+            self.recovered = recover_in(database, path)
+        finally:
+            database.close()
         self.lock = LiveLock(path)
         try:
             self.writer = Writer(partial(_open_store, path, durability), f"ledger {path}")

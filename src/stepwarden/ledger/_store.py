@@ -43,7 +43,8 @@ def open_database(path: Path, durability: str) -> sqlite3.Connection:
     """
     try:
         _make_directory(path.parent)
-        database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+        # The writer sees to it that one thread at a time uses it.
+        database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(f"{path} cannot be opened: {error}") from error
     try:
@@ -104,7 +105,7 @@ class _Written:
 
 
 class SQLiteStore:
-    """Put records into a file that is open; in one thread.
+    """Put records into a file that is open; in one thread at a time.
 
     Args:
         database: The connection, which is this store's own.
@@ -113,6 +114,7 @@ class SQLiteStore:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self._names: dict[str, int] = {}
+        self._is_in_doubt = False
 
     def close(self) -> None:
         """Close the file."""
@@ -121,9 +123,15 @@ class SQLiteStore:
     def commit(self, entries: Sequence[Entry]) -> None:
         """Write entries and extend their runs' chains, all of them or none."""
         database = self._database
+        if database.in_transaction:
+            database.execute("ROLLBACK")  # a signal handler raised before it was undone
         database.execute("BEGIN IMMEDIATE")
         try:
+            if self._is_in_doubt:
+                entries = self._not_written(entries)
             written = self.write(entries)
+            # Until the chains know of it: a signal handler that raises may come between the two.
+            self._is_in_doubt = True
             database.execute("COMMIT")
         except BaseException:
             self._names.clear()  # some of them may have been new
@@ -132,6 +140,28 @@ class SQLiteStore:
             raise
         for chain, state in written.items():
             chain.row, chain.count, chain.head, chain.is_ended = state.row, state.count, state.head, state.is_ended
+        self._is_in_doubt = False
+
+    def _not_written(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Let the chains catch up with the file; return the entries that are not in it yet."""
+        ahead: dict[Chain, int] = {}
+        for chain in {entry.chain for entry in entries}:
+            ahead[chain] = 0
+            found = self._database.execute("SELECT number, ended_at FROM runs WHERE id = ?", (chain.run,)).fetchone()
+            if found is None:
+                continue
+            start = found[0] << SEQ_BITS
+            query = "SELECT key, head FROM records WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1"
+            key, head = self._database.execute(query, (start, start + (1 << SEQ_BITS) - 1)).fetchone()
+            ahead[chain] = key - start + 1 - chain.count
+            chain.row, chain.count, chain.head, chain.is_ended = found[0], key - start + 1, head, found[1] is not None
+        missing = []
+        for entry in entries:
+            if ahead[entry.chain] > 0:
+                ahead[entry.chain] -= 1
+            else:
+                missing.append(entry)
+        return missing
 
     def write(self, entries: Sequence[Entry]) -> dict[Chain, _Written]:
         """Do the same inside a transaction that is open, and leave the chains as they are."""

@@ -6,12 +6,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from stepwarden.core._tree import runs_event_loop
 from stepwarden.core.errors import LedgerError
 
-from ._entry import Entry
+from ._entry import Entry, Outlet
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,6 +20,8 @@ _MOST_AT_ONCE = 5_000
 """Records a commit, so that no caller waits for a backlog of minutes."""
 _LINGER_SECONDS = 0.02
 """How long records that nobody waits for may wait for company."""
+_IDLE_ROUNDS = 50
+"""After how many of those without a record the writer sleeps until there is one."""
 
 
 class Store(Protocol):
@@ -43,11 +45,14 @@ class _Waiting:
         self.failure: Exception | None = None
 
 
-class Writer:
+class Writer(Outlet):
     """Write entries in the order in which they come; be waited for as a ticket, from threads and tasks.
 
-    Appending takes no lock that a finaliser or a signal handler could meet a second time on its thread. What could
-    not be written is kept, and tried again with the next commit.
+    Whoever waits in a thread commits by itself where nobody else is at it, since handing over to another thread costs
+    more than a commit. Tasks, and those who meet a commit under way, are served by the writer's thread, all at once.
+    What could not be written is kept, and tried again with the next commit.
+
+    Appending takes no lock that a finaliser or a signal handler could meet a second time on its thread.
 
     Args:
         open_store: Makes the store, in the writer's thread.
@@ -60,37 +65,49 @@ class Writer:
     def __init__(self, open_store: Callable[[], Store], name: str) -> None:
         self._name = name
         self._entries: deque[Entry] = deque()
+        self._backlog: list[Entry] = []
         self._calls: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._is_nudged = False
-        self.is_closed = False
+        # Re-entrant only so that it knows who holds it: nobody commits inside a commit.
+        self._turn = threading.RLock()
+        self._wants_turn = True
+        self._is_attentive = False
         self._is_over = False
-        # The store lives in that thread's frame only: a forked child has no such thread, and so cannot touch it.
+        self.is_closed = False
+        self._store: Store | None = None
         self._thread = threading.Thread(target=self._write, args=(open_store,), name="stepwarden-ledger", daemon=True)
         self._thread.start()
-        self.wait()
+        self._join(threading.Lock())
 
     def append(self, entry: Entry) -> bool:
         """Take an entry, to be written soon; tell whether it was taken, which a closed writer does not."""
         if self.is_closed:
             return False
         self._entries.append(entry)
-        if not self._is_nudged:
-            self._is_nudged = True
+        if not self._is_attentive:
+            self._is_attentive = True
             self._calls.put(None)
         return True
 
     def wait(self) -> None:
         """Block until everything appended before is durable.
 
+        Inside a commit of its own thread, where a finaliser or a signal handler may be run, nothing is waited for.
+
         Raises:
             LedgerError: If it cannot be made durable.
         """
-        if threading.current_thread() is self._thread:
-            return  # a finaliser that the garbage collector runs here must not wait for itself
+        if self.is_committing_here:
+            return
         self._refuse_closed()
-        gate = threading.Lock()
-        gate.acquire()
-        self._settle(self._join(_Waiting(gate, None), gate.acquire))
+        try:
+            if not self._wants_turn and self._turn.acquire(blocking=False):
+                self._raise(self._commit_all())
+                return
+        finally:
+            # A signal handler may have raised just after it was taken.
+            if self.is_committing_here:
+                self._turn.release()
+        self._join(threading.Lock())
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Do the same without blocking the event loop."""
@@ -101,10 +118,10 @@ class Writer:
 
         loop = asyncio.get_running_loop()
         self._refuse_closed()
-        gate = loop.create_future()
-        waiting = self._join(_Waiting(gate, loop), lambda: None)
-        yield from gate
-        self._settle(waiting)
+        waiting = _Waiting(loop.create_future(), loop)
+        self._call(waiting)
+        yield from waiting.gate
+        self._raise(waiting.failure)
 
     def close(self) -> None:
         """Write what is left and end the thread; again is harmless.
@@ -123,82 +140,101 @@ class Writer:
             if threading.current_thread() is not self._thread:
                 self._thread.join()
 
+    @property
+    def is_committing_here(self) -> bool:
+        """Whether this thread is in the middle of a commit, and so cannot wait for one."""
+        return self._turn._is_owned()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - as `Condition` asks
+
+    def _join(self, gate: threading.Lock) -> None:
+        gate.acquire()
+        waiting = _Waiting(gate, None)
+        self._call(waiting)
+        gate.acquire()
+        self._raise(waiting.failure)
+
+    def _call(self, waiting: _Waiting) -> None:
+        self._calls.put(waiting)
+        if self._is_over:
+            self._refuse_all()
+
     def _refuse_closed(self) -> None:
         if self.is_closed or not self._thread.is_alive():
             raise LedgerError(f"{self._name} is closed, and nothing more can be recorded in it")
 
-    def _join(self, waiting: _Waiting, block: Callable[[], object]) -> _Waiting:
-        self._calls.put(waiting)
-        if self._is_over:
-            self._refuse_all()
-        block()
-        return waiting
-
-    def _settle(self, waiting: _Waiting) -> None:
-        failure = waiting.failure
+    def _raise(self, failure: Exception | None) -> None:
         if isinstance(failure, LedgerError):
             raise LedgerError(str(failure)) from failure
         if failure is not None:
             raise LedgerError(f"{self._name} cannot record: {failure}") from failure
 
-    # --- the writer's thread ----------------------------------------------------------------------
-
-    def _write(self, open_store: Callable[[], Store]) -> None:
-        failure: Exception | None = None
-        store: Store | None = None
-        backlog: list[Entry] = []
-        try:
-            store = open_store()
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
-            failure = error
-        while True:
-            callers = self._gather()
-            if store is not None:
-                failure = self._commit_all(store, backlog)
-            _wake(callers, failure)
-            if store is None or (self._is_over and not self._entries):
-                break
-        self._is_over = self.is_closed = True
-        if store is not None:
-            store.close()
-        self._refuse_all()
-
-    def _gather(self) -> list[_Waiting]:
-        """Sleep until somebody waits, or until entries have waited long enough; return who waits."""
-        first = self._calls.get()
-        if first is None and not self._is_over:
-            try:
-                first = self._calls.get(timeout=_LINGER_SECONDS)
-            except Empty:
-                return []
-        callers = [first]
-        while not self._calls.empty():
-            callers.append(self._calls.get())
-        return [one for one in callers if one is not None]
-
-    def _commit_all(self, store: Store, backlog: list[Entry]) -> Exception | None:
-        # Before the entries are taken: one that comes after that nudges again.
-        self._is_nudged = False
-        left = len(self._entries)
+    def _commit_all(self) -> Exception | None:
+        """Write what was appended before, while it is this thread's turn; return what prevented it."""
+        backlog, left = self._backlog, len(self._entries)
         try:
             while left or backlog:
                 taken = min(left, max(0, _MOST_AT_ONCE - len(backlog)))
-                backlog.extend(self._entries.popleft() for _ in range(taken))
+                for _ in range(taken):
+                    # No call between the two, so that no signal handler that raises can lose it.
+                    backlog += (self._entries.popleft(),)
                 left -= taken
-                store.commit(backlog)
+                cast("Store", self._store).commit(backlog)
                 backlog.clear()
         except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is, and the entries are kept
             return error
         return None
 
-    def _refuse_all(self) -> None:
+    # --- the writer's thread ----------------------------------------------------------------------
+
+    def _write(self, open_store: Callable[[], Store]) -> None:
+        failure: Exception | None = None
+        try:
+            # In this frame too: a forked child has no such thread, and so never lets go of what it must not close.
+            store = self._store = open_store()
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+            self._is_over = self.is_closed = True
+            self._refuse_all(error)
+            return
+        self._wants_turn = False
+        idle = 0
+        while True:
+            callers = self._gather()
+            if callers or self._entries or self._backlog:
+                idle = 0
+                self._wants_turn = True
+                with self._turn:
+                    self._wants_turn = False
+                    failure = self._commit_all()
+                _wake(callers, failure)
+            elif self._is_over:
+                break
+            else:
+                idle += 1
+                self._is_attentive = idle < _IDLE_ROUNDS or bool(self._entries)
+            if self._is_over and failure is not None:
+                break
+        self._is_over = self.is_closed = True
+        store.close()
+        self._refuse_all()
+
+    def _gather(self) -> list[_Waiting]:
+        """Sleep until somebody waits, or until entries have waited long enough; return who waits."""
+        try:
+            callers = [self._calls.get(timeout=_LINGER_SECONDS if self._is_attentive else None)]
+        except Empty:
+            return []
+        while not self._calls.empty():
+            callers.append(self._calls.get())
+        return [one for one in callers if one is not None]
+
+    def _refuse_all(self, failure: Exception | None = None) -> None:
         """Turn away who came after the last commit, so that nobody waits for a thread that has ended."""
         late = []
         while not self._calls.empty():
             one = self._calls.get_nowait()
             if one is not None:
                 late.append(one)
-        failure = None if not self._entries else LedgerError("it was closed meanwhile")
+        if failure is None and self._entries:
+            failure = LedgerError(f"{self._name} was closed meanwhile")
         _wake(late, failure)
 
 
