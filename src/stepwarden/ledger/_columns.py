@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from stepwarden.core._money import picodollars
 from stepwarden.core._receipt import Status
 
+from ._receipt_record import Limited, ReceiptRecord, Spent
+
 STATUSES = tuple(Status)
 """By their number in the file; only ever added to."""
 KINDS = ("step", "persona")
+_STATUSES: dict[str, int] = {status.value: number for number, status in enumerate(STATUSES)}
 _RAN_OUT = frozenset({"skipped", "escalated"})
+_NOTHING = Spent()
 _MOST = 2**63 - 1
-_NOTHING: Mapping[str, Any] = {}
 _MOST_PRESSURE = 1_000_000
+_REMEMBERED = 100_000
+_pico_of: dict[str, int] = {}
 
 
 class ReceiptColumns(NamedTuple):
@@ -50,41 +55,56 @@ class ReceiptColumns(NamedTuple):
     ran_out: bool
 
 
-def columns_of(record: Mapping[str, Any], at_ns: int) -> ReceiptColumns:
-    """Derive the columns of a receipt from its record.
+def row_of(record: ReceiptRecord, key: int, number_of: Callable[[str | None], int | None]) -> tuple[Any, ...]:
+    """Derive the row of a receipt from its record.
+
+    Written out for speed, and plain: every receipt that is written comes by here, and every one that is verified.
 
     Args:
-        record: The record's fields, as they were encoded or decoded.
-        at_ns: The record's time, in nanoseconds since the epoch.
+        record: The record.
+        key: The record's own number in the file.
+        number_of: Gives the number of a name, and None for None.
+
+    Returns:
+        The key, and then what `ReceiptColumns` has, its names by their numbers.
     """
-    own = record.get("own") or _NOTHING
-    total = record.get("total") or own
-    cost, tokens = (cost_of(total), _tokens_of(total)) if total else (0, 0)
-    own_cost, own_tokens = (cost, tokens) if own is total else (cost_of(own), _tokens_of(own))
-    status = record.get("status", Status.COMPLETED)
-    duration_ns = int(record["duration_ns"])
-    started_ns = int(record.get("started_at", (at_ns - duration_ns) // 1_000 * 1_000))
-    error = record.get("error")
-    return ReceiptColumns(
-        KINDS.index(record.get("scope", "step")),
-        STATUSES.index(status),
-        record.get("persona"),
-        record["name"],
-        record.get("model"),
+    own, total = record.own, record.total
+    own_cost = own_tokens = None
+    if total is None:
+        total = own or _NOTHING
+    elif own is not None:
+        own_cost, own_tokens = _pico(own.cost_usd), _tokens_of(own)
+    else:
+        own_cost = own_tokens = 0
+    cost = _pico_of.get(total.cost_usd)
+    if cost is None:
+        cost = _pico(total.cost_usd)
+    tokens = _tokens_of(total)
+    duration_ns = int(record.duration_ns)
+    started = record.started_at
+    started_ns = (int(record.at) - duration_ns) // 1_000 * 1_000 if started is None else int(started)
+    status, error, budget = record.status, record.error, record.budget
+    return (
+        key,
+        0 if record.scope == "step" else 1,
+        _STATUSES[status],
+        number_of(record.persona),
+        number_of(record.name),
+        number_of(record.model),
         (started_ns + duration_ns) // 1_000_000,
         cost,
         tokens,
         None if own_cost == cost else own_cost,
         None if own_tokens == tokens else own_tokens,
-        _pressure(record.get("budget"), total, duration_ns),
-        status in _RAN_OUT or "overshoot" in record or (error is not None and error[0] == "BudgetExceededError"),
+        None if budget is None else _pressure(budget, total, cost, tokens, duration_ns),
+        status in _RAN_OUT or record.overshoot is not None or (error is not None and error[0] == "BudgetExceededError"),
     )
 
 
 def cost_of(usage: Mapping[str, Any]) -> int:
     """Return the cost of a usage in picodollars, at most what a column holds."""
     cost = usage.get("cost_usd")
-    return 0 if cost is None else min(_MOST, picodollars(Decimal(cost), "cost_usd"))
+    return 0 if cost is None else _pico(cost)
 
 
 def count_of(usage: Mapping[str, Any], name: str) -> int:
@@ -92,26 +112,43 @@ def count_of(usage: Mapping[str, Any], name: str) -> int:
     return min(_MOST, int(usage.get(name, 0)))
 
 
-def _tokens_of(usage: Mapping[str, Any]) -> int:
-    return min(_MOST, int(usage.get("input_tokens", 0)) + int(usage.get("output_tokens", 0)))
+def _tokens_of(spent: Spent) -> int:
+    tokens = int(spent.input_tokens) + int(spent.output_tokens)
+    return min(_MOST, tokens)
 
 
-def _pressure(budget: Mapping[str, Any] | None, total: Mapping[str, Any], duration_ns: int) -> int | None:
-    if not budget:
-        return None
+def _pico(text: str) -> int:
+    known = _pico_of.get(text)
+    if known is None:
+        if len(_pico_of) >= _REMEMBERED:
+            _pico_of.clear()
+        known = _pico_of[text] = min(_MOST, picodollars(Decimal(text), "cost_usd"))
+    return known
+
+
+def _pressure(budget: Limited, total: Spent, cost: int, tokens: int, duration_ns: int) -> int:
+    # Written out, since most budgets have one limit or two, and every receipt that is written or verified comes by.
     tightest = 0
-    for name, limit in budget.items():
-        spent, most = _compared(name, limit, total, duration_ns)
-        used = -(-1_000 * spent // most) if most else (_MOST_PRESSURE if spent else 0)
-        tightest = max(tightest, used)
+    limit = budget.max_usd
+    if limit is not None:
+        tightest = _used(cost, _pico(limit))
+    count = budget.max_tokens
+    if count is not None:
+        tightest = max(tightest, _used(tokens, int(count)))
+    if budget.max_calls is not None:
+        tightest = max(tightest, _used(int(total.calls), int(budget.max_calls)))
+    if budget.max_seconds is not None:
+        tightest = max(tightest, _used(duration_ns, int(Decimal(budget.max_seconds) * 1_000_000_000)))
+    if budget.max_input_tokens is not None:
+        tightest = max(tightest, _used(int(total.input_tokens), int(budget.max_input_tokens)))
+    if budget.max_output_tokens is not None:
+        tightest = max(tightest, _used(int(total.output_tokens), int(budget.max_output_tokens)))
+    if budget.max_tool_calls is not None:
+        tightest = max(tightest, _used(int(total.tool_calls), int(budget.max_tool_calls)))
     return min(_MOST_PRESSURE, tightest)
 
 
-def _compared(name: str, limit: Any, total: Mapping[str, Any], duration_ns: int) -> tuple[int, int]:
-    if name == "max_usd":
-        return cost_of(total), min(_MOST, picodollars(Decimal(limit), name))
-    if name == "max_seconds":
-        return duration_ns, int(Decimal(limit) * 1_000_000_000)
-    if name == "max_tokens":
-        return _tokens_of(total), int(limit)
-    return count_of(total, name.removeprefix("max_")), int(limit)
+def _used(spent: int, limit: int) -> int:
+    if limit:
+        return -(-1_000 * spent // limit)
+    return _MOST_PRESSURE if spent else 0

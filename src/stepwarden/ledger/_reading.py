@@ -17,7 +17,6 @@ from stepwarden.core._money import dollars
 from stepwarden.core._receipt import Receipt, Status
 from stepwarden.core.errors import LedgerError
 
-from ._columns import ReceiptColumns
 from ._filtering import page_of
 from ._record import decode, receipt_from
 from ._rows import Cursor, ReceiptFilter, ReceiptRow, RunRow, StatsRow, StoredRecord
@@ -154,22 +153,44 @@ class Reading:
             if len(found) < _ROWS_AT_ONCE:
                 return
 
-    def columns(self, run: str) -> Iterator[tuple[int, ReceiptColumns]]:
-        """Give the columns that stand beside a run's receipts, each with the number of its record, in order.
+    def columns(self, run: str) -> Iterator[tuple[Any, ...]]:
+        """Give what stands beside a run's receipts to look them up by, in order.
+
+        Each has the key of its record, and then what `ReceiptColumns` has, its names by their numbers in `names`.
 
         Args:
             run: The id of the run.
         """
         start = self.run(run).number << SEQ_BITS
-        found = self._all(
-            "SELECT record, kind, status, (SELECT text FROM names WHERE number = persona),"
-            " (SELECT text FROM names WHERE number = name), (SELECT text FROM names WHERE number = model), ended_at,"
-            " cost, tokens, own_cost, own_tokens, pressure, ran_out FROM receipts WHERE record BETWEEN ? AND ?"
-            " ORDER BY record",
-            (start, start + _SEQ_MASK),
+        at, stop = start - 1, start + _SEQ_MASK
+        query = (
+            "SELECT record, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens, pressure,"
+            " ran_out FROM receipts WHERE record > ? AND record <= ? ORDER BY record LIMIT ?"
         )
-        for record, *values, ran_out in found:
-            yield record & _SEQ_MASK, ReceiptColumns._make((*values, bool(ran_out)))
+        while found := self._all(query, (at, stop, _ROWS_AT_ONCE)):
+            yield from found
+            at = found[-1][0]
+
+    def names(self) -> dict[int, str]:
+        """Return the names that columns have by number."""
+        return dict(self._all("SELECT number, text FROM names", ()))
+
+    def strays(self) -> tuple[int, int, int]:
+        """Count what belongs to no run: runs that are missing from the file, records, and receipts in lists."""
+        known = "(SELECT number FROM runs)"
+        runs = self._all("SELECT coalesce(max(number), 0) - count(*) FROM runs", ())
+        records = self._all(f"SELECT count(*) FROM records WHERE key >> 32 NOT IN {known}", ())  # noqa: S608
+        receipts = self._all(f"SELECT count(*) FROM receipts WHERE record >> 32 NOT IN {known}", ())  # noqa: S608
+        return runs[0][0], records[0][0], receipts[0][0]
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Self]:
+        """Let all that is read in a ``with`` block be of one moment, while others write."""
+        self._all("BEGIN", ())
+        try:
+            yield self
+        finally:
+            self._all("COMMIT", ())
 
     def end(self, run: str) -> End:
         """Return how a run's records end: as it is stored beside them, or while it is open, as they stand."""

@@ -159,6 +159,9 @@ _USD = re.compile("(0|[1-9][0-9]*)([.][0-9]*[1-9])?")
 _SECONDS = re.compile("[0-9]+([.][0-9]+)?(e[+-][0-9]+)?")
 
 
+_Call = Annotated[list[Any], msgspec.Meta(min_length=5, max_length=6)]
+
+
 class Spent(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """Be a usage as a record has it."""
 
@@ -186,23 +189,12 @@ class Limited(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc
     max_usd: str | None = None
 
 
-class Call(msgspec.Struct, array_like=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """Be a model call as a receipt's record has it: a list, whose last item is there if it is true."""
-
-    model: str | None
-    input_tokens: _Count
-    output_tokens: _Count
-    cost_usd: str
-    outcome: str
-    clamped: Literal[True] | None = None
-
-
 class ReceiptRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """Be a receipt's record."""
 
     at: str
     budget: Limited | None = None
-    calls: list[Call] = []
+    calls: list[_Call] = []
     clamped_calls: int = 0
     duration_ns: _Count
     error: Annotated[list[str], msgspec.Meta(min_length=1, max_length=2)] | None = None
@@ -221,7 +213,7 @@ class ReceiptRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
     seq: Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
     stage: str | None = None
     started_at: str | None = None
-    status: Status = Status.COMPLETED
+    status: Literal["completed", "failed", "skipped", "escalated", "denied", "cancelled", "abandoned"] = "completed"
     step: int | str
     tools: list[tuple[str, str, str | None]] = []
     total: Spent | None = None
@@ -230,7 +222,8 @@ class ReceiptRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
     warnings: list[str] = []
 
 
-_decode = msgspec.json.Decoder(ReceiptRecord).decode
+decode_receipt = msgspec.json.Decoder(ReceiptRecord).decode
+"""Reads a receipt's record that was just encoded."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -244,7 +237,7 @@ def read_receipt(data: bytes) -> ReceiptRecord | None:
         The record; None for what is no receipt, or not in canonical form, or was written by a newer version.
     """
     try:
-        record = _decode(data)
+        record = decode_receipt(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     at = record.at
@@ -285,7 +278,7 @@ def as_receipt(record: ReceiptRecord) -> Receipt:
         name=record.name,
         function=record.name if record.function is None else record.function,
         stage=record.stage,
-        status=record.status,
+        status=Status(record.status),
         error=None if record.error is None else ReceiptError(*record.error, *[""] * (2 - len(record.error))),
         model=record.model,
         own=own,
@@ -297,20 +290,25 @@ def as_receipt(record: ReceiptRecord) -> Receipt:
         clamped_calls=record.clamped_calls,
         started_at=_EPOCH + timedelta(microseconds=started_ns // 1_000),
         duration=duration_ns / 1e9,
-        calls=tuple(
-            CallRecord(
-                call.model,
-                _number(call.input_tokens, "calls"),
-                _number(call.output_tokens, "calls"),
-                _money(call.cost_usd, "calls"),
-                call.outcome,
-                call.clamped is True,
-            )
-            for call in record.calls
-        ),
+        calls=tuple(_call_of(call) for call in record.calls),
         tools=tuple(ToolRecord(*tool) for tool in record.tools),
         late=_usage_of("late", record.late),
         warnings=tuple(record.warnings),
+    )
+
+
+def _call_of(call: list[Any]) -> CallRecord:
+    model, tokens_in, tokens_out, cost, outcome, *clamped = call
+    is_sound = isinstance(model, str | None) and isinstance(outcome, str) and clamped in ([], [True])
+    if not is_sound or not isinstance(cost, str):
+        raise errors.LedgerError(f"it is no receipt record: calls cannot have {call!r}")
+    return CallRecord(
+        model,
+        _number(tokens_in, "calls"),
+        _number(tokens_out, "calls"),
+        _money(cost, "calls"),
+        outcome,
+        clamped == [True],
     )
 
 
@@ -340,14 +338,14 @@ def _budget_of(limited: Limited | None) -> Budget:
 
 
 def _number(value: int | str, path: str) -> int:
-    return value if isinstance(value, int) else int(_matched(_DIGITS, value, path))
+    return value if type(value) is int else int(_matched(_DIGITS, value, path))
 
 
 def _money(text: str, path: str) -> Decimal:
     return Decimal(_matched(_USD, text, path))
 
 
-def _matched(form: re.Pattern[str], text: str, path: str) -> str:
-    if form.fullmatch(text):
+def _matched(form: re.Pattern[str], text: Any, path: str) -> str:
+    if isinstance(text, str) and form.fullmatch(text):
         return text
     raise errors.LedgerError(f"it is no receipt record: {path} cannot be {text!r}")

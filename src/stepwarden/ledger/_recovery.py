@@ -12,7 +12,6 @@ from typing import Any
 from stepwarden.core._budget import Usage
 from stepwarden.core.errors import LedgerError
 
-from ._columns import columns_of
 from ._entry import Chain, Entry
 from ._lock import claim, names
 from ._record import decode, receipt_fields
@@ -112,7 +111,7 @@ def _end(database: sqlite3.Connection, number: int, run: str, name: str, process
         record = _decoded(run, key - start, data)
         remains.add(record)
         if record["kind"] == "receipt":
-            unlisted.append((key, columns_of(record, int(record["at"]))))
+            unlisted.append((key, data))
         chain.head, chain.count = head, key - start + 1
     for (child,) in database.execute("SELECT number FROM runs WHERE parent = ?", (run,)).fetchall():
         remains.add_child(*_ends_of(database, child, run))
@@ -122,7 +121,7 @@ def _end(database: sqlite3.Connection, number: int, run: str, name: str, process
     receipts = remains.receipts()
     entries += [Entry(chain, "receipt", now, receipt_fields(receipt)) for receipt in receipts]
     entries.append(Entry(chain, "run_ended", now, remains.end()))
-    store = SQLiteStore(database)
+    store = SQLiteStore(database, f"run {run}")
     _, listed = store.write(entries)
     store.put_on_lists([*unlisted, *listed])
     return RecoveredRun(run, name, remains.total, remains.uncertain, len(in_flight), len(receipts))

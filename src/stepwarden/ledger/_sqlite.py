@@ -147,7 +147,7 @@ class _Engine:
 
 
 def _open_store(path: Path, durability: str) -> SQLiteStore:
-    return SQLiteStore(open_database(path, durability))
+    return SQLiteStore(open_database(path, durability), f"ledger {path}")
 
 
 def _stop(writer: Writer, lock: LiveLock, process: int) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 from stepwarden.core.errors import LedgerError
 
 from ._chain import extend
-from ._columns import ReceiptColumns, columns_of, cost_of, count_of
+from ._columns import cost_of, count_of, row_of
 from ._entry import Chain, Entry
+from ._receipt_record import decode_receipt
 from ._record import encode
 from ._schema import SEQ_BITS, prepare
 
@@ -21,8 +22,8 @@ DURABILITIES = {"full": "FULL", "process": "NORMAL"}
 """What is asked for, and what SQLite calls it."""
 _BUSY_SECONDS = 30
 _MOST_UNLISTED = 512
-Listed = tuple[int, ReceiptColumns]
-"""A receipt by the key of its record, and what it is looked up by."""
+Listed = tuple[int, bytes]
+"""A receipt by the key of its record, and the record."""
 _TRIES_TO_SWITCH = 200
 
 _ADD_RUN = "INSERT INTO runs(id, parent, name, tenant, process, started_at) VALUES (?, ?, ?, ?, ?, ?)"
@@ -114,9 +115,11 @@ class SQLiteStore:
 
     Args:
         database: The connection, which is this store's own.
+        name: What error messages call the ledger.
     """
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, name: str) -> None:
+        self._ledger = name
         self._database = database
         self._names: dict[str, int] = {}
         self._unlisted: list[Listed] = []
@@ -127,7 +130,17 @@ class SQLiteStore:
         self._database.close()
 
     def commit(self, entries: Sequence[Entry], *, tidies: bool = False) -> None:
-        """Write entries and extend their runs' chains, all of them or none; where it *tidies*, the lists too."""
+        """Write entries and extend their runs' chains, all of them or none; where it *tidies*, the lists too.
+
+        Raises:
+            LedgerError: If they cannot be written.
+        """
+        try:
+            self._commit(entries, tidies=tidies)
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self._ledger} cannot record: {error}") from error
+
+    def _commit(self, entries: Sequence[Entry], *, tidies: bool) -> None:
         database = self._database
         if database.in_transaction:
             database.execute("ROLLBACK")  # a signal handler raised before it was undone
@@ -160,13 +173,7 @@ class SQLiteStore:
 
     def put_on_lists(self, receipts: Iterable[Listed]) -> None:
         """Put in what receipts are looked up by, each once, inside a transaction that is open."""
-        rows = [
-            (
-                key, one.kind, one.status, self._name(one.persona), self._name(one.name), self._name(one.model),
-                *one[5:],
-            )
-            for key, one in receipts
-        ]  # fmt: skip
+        rows = [row_of(decode_receipt(data), key, self._name) for key, data in receipts]
         self._database.executemany(_ADD_RECEIPT, rows)
 
     def _not_written(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -188,7 +195,8 @@ class SQLiteStore:
                 key = (entry.chain.row << SEQ_BITS) + entry.chain.count - ahead[entry.chain]
                 ahead[entry.chain] -= 1
                 if entry.kind == "receipt":
-                    self._unlisted.append((key, columns_of(entry.made_fields(), entry.at_ns)))
+                    query = "SELECT key, data FROM records WHERE key = ?"
+                    self._unlisted.append(self._database.execute(query, (key,)).fetchone())
             else:
                 missing.append(entry)
         return missing
@@ -215,7 +223,7 @@ class SQLiteStore:
             if kind == "run_started":
                 state.row = self._add_run(chain, entry.at_ns, fields)
             elif kind == "receipt":
-                receipts.append((state.row << SEQ_BITS | state.count, columns_of(fields, entry.at_ns)))
+                receipts.append((state.row << SEQ_BITS | state.count, data))
             elif kind == "run_ended":
                 state.is_ended = True
                 state.ended = entry.at_ns // 1_000_000, fields["status"]

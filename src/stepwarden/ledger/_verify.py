@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 from stepwarden.core.errors import LedgerError
 
 from ._chain import genesis
 from ._diagnosis import Row, diagnose, run_of
 from ._finding import Finding, Tampering, Verdict
-from ._receipt_record import read_receipt
+from ._receipt_record import ReceiptRecord, read_receipt
 from ._record import decode
 from ._sign import SignedHead
 
@@ -42,6 +43,7 @@ def verify(
     key: bytes | None = None,
     *,
     found: Iterable[Finding] = (),
+    meet: Callable[[ReceiptRecord | Mapping[str, Any]], object] | None = None,
 ) -> Verdict:
     """Check a run's records, and name every one that is not as it was written.
 
@@ -51,13 +53,14 @@ def verify(
         end: What is stored of their end; None where it is missing.
         key: The public key that decides, 32 bytes; without one only integrity is claimed.
         found: What is known to be wrong already.
+        meet: Called with each record that fits, in order, up to the first that does not.
 
     Returns:
         The verdict.
     """
     findings = list(found)
     signed = None if end is None else end.signed
-    walk = _walk(run, rows(), None if signed is None else signed.count)
+    walk = _walk(run, rows(), None if signed is None else signed.count, meet)
     if walk.fits and end is not None and (walk.count, walk.head) == (end.count, end.head):
         if end.is_ended and not walk.is_ended:
             detail = "the run has ended, and the record of its end is missing"
@@ -87,13 +90,19 @@ class _Walk:
     fits: bool = False
 
 
-def _walk(run: str, rows: Iterable[Row], stop: int | None) -> _Walk:
+def _walk(
+    run: str,
+    rows: Iterable[Row],
+    stop: int | None,
+    meet: Callable[[ReceiptRecord | Mapping[str, Any]], object] | None,
+) -> _Walk:
     head = genesis(run)
     walk = _Walk(head, at_signature=head if stop == 0 else None)
     for data, stored in rows:
         walk.head = head = sha256(head + data).digest()
         if head != stored:
             return walk
+        record: Mapping[str, Any] = {}
         receipt = read_receipt(data) if _RECEIPT in data else None
         if receipt is not None:
             seq, owner, kind = receipt.seq, receipt.run, "receipt"
@@ -107,6 +116,8 @@ def _walk(run: str, rows: Iterable[Row], stop: int | None) -> _Walk:
                 walk.is_ended = True
         if seq != walk.count or owner != run:
             return walk
+        if meet is not None:
+            meet(record if receipt is None else receipt)
         if seq == stop:
             walk.after_signature = kind
         walk.count = count = seq + 1

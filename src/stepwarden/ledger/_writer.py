@@ -29,7 +29,7 @@ class Store(Protocol):
     """Keep records where they outlive the process; used by the writer's thread alone."""
 
     def commit(self, entries: Sequence[Entry]) -> None:
-        """Make records durable, all of them or none."""
+        """Make records durable, all of them or none; raise a `LedgerError` where that cannot be done."""
 
     def tidy(self) -> None:
         """Do what was left for later, that nobody waits for."""
@@ -106,7 +106,7 @@ class Writer(Outlet):
         self._refuse_closed()
         try:
             if not self._wants_turn and self._turn.acquire(blocking=False):
-                self._raise(self._commit_all())
+                self._commit_all()
                 return
         finally:
             self._end_turn()
@@ -135,7 +135,7 @@ class Writer(Outlet):
         self.wait()
         if not self.is_committing_here:
             with self._turn:
-                self._raise(self._commit_all(tidies=True))
+                self._commit_all(tidies=True)
 
     def close(self) -> None:
         """Write what is left and end the thread; again is harmless.
@@ -187,23 +187,19 @@ class Writer(Outlet):
         if failure is not None:
             raise LedgerError(f"{self._name} cannot record: {failure}") from failure
 
-    def _commit_all(self, *, tidies: bool = False) -> Exception | None:
-        """Write what was appended before, while it is this thread's turn; return what prevented it."""
-        backlog, left = self._backlog, len(self._entries)
-        try:
-            while left or backlog:
-                taken = min(left, max(0, _MOST_AT_ONCE - len(backlog)))
-                for _ in range(taken):
-                    # No call between the two, so that no signal handler that raises can lose it.
-                    backlog += (self._entries.popleft(),)
-                left -= taken
-                cast("Store", self._store).commit(backlog)
-                backlog.clear()
-            if tidies:
-                cast("Store", self._store).tidy()
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is, and the entries are kept
-            return error
-        return None
+    def _commit_all(self, *, tidies: bool = False) -> None:
+        """Write what was appended before, while it is this thread's turn; what cannot be written is kept."""
+        store, backlog, left = cast("Store", self._store), self._backlog, len(self._entries)
+        while left or backlog:
+            taken = min(left, max(0, _MOST_AT_ONCE - len(backlog)))
+            for _ in range(taken):
+                # No call between the two, so that no signal handler that raises can lose it.
+                backlog += (self._entries.popleft(),)
+            left -= taken
+            store.commit(backlog)
+            backlog.clear()
+        if tidies:
+            store.tidy()
 
     # --- the writer's thread ----------------------------------------------------------------------
 
@@ -224,16 +220,23 @@ class Writer(Outlet):
             self._wants_turn = True
             with self._turn:
                 self._wants_turn = False
-                failure = self._commit_all(tidies=not callers)
+                failure = self._try_commit_all(tidies=not callers)
             _wake(callers, failure)
             # Before it looks whether there is anything, so that what comes meanwhile calls again.
             self._is_attentive = idle < _IDLE_ROUNDS
             self._is_attentive = self._is_attentive or bool(self._entries)
         self._is_over = self.is_closed = True
         with self._turn:
-            self._commit_all(tidies=True)
+            self._try_commit_all(tidies=True)
             store.close()
         self._refuse_all()
+
+    def _try_commit_all(self, *, tidies: bool) -> Exception | None:
+        try:
+            self._commit_all(tidies=tidies)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+            return error
+        return None
 
     def _gather(self) -> list[_Waiting]:
         """Sleep until somebody waits, or until entries have waited long enough; return who waits."""
