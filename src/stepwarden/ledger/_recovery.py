@@ -76,7 +76,7 @@ def recover_in(database: sqlite3.Connection, path: Path) -> tuple[RecoveredRun, 
             with claim(path, process) as is_dead:
                 if is_dead and process in open_in:
                     recovered += _bury(database, process)
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         raise LedgerError(f"{path} cannot be recovered: {error}") from error
     except LedgerError as error:
         raise LedgerError(f"{path} is damaged: {error}") from error

@@ -16,7 +16,7 @@ from ._columns import cost_of, count_of, row_of
 from ._entry import Chain, Entry
 from ._receipt_record import decode_receipt
 from ._record import encode
-from ._schema import SEQ_BITS, prepare
+from ._schema import SEQ_BITS, check_owner, prepare
 
 DURABILITIES = {"full": "FULL", "process": "NORMAL"}
 """What is asked for, and what SQLite calls it."""
@@ -51,6 +51,8 @@ def open_database(path: Path, durability: str) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(f"{path} cannot be opened: {error}") from error
     try:
+        # First, since switching to the log would change even a file that is another program's.
+        check_owner(database, str(path))
         # Before the file is made, so that its own entry in the directory is durable too.
         database.execute("PRAGMA synchronous = EXTRA")
         database.execute("PRAGMA foreign_keys = ON")
@@ -59,7 +61,7 @@ def open_database(path: Path, durability: str) -> sqlite3.Connection:
         database.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
     except BaseException as error:
         database.close()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
             raise LedgerError(f"{path} cannot be opened: {error}") from error
         raise
     return database
