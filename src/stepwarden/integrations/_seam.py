@@ -266,6 +266,12 @@ class Attempt:
         if hold is not None:
             hold.release()
 
+    def set_aside(self) -> None:
+        """Keep what it may cost as uncertain, and let a later `settle` replace that: its reply can be had later."""
+        self.keep()
+        for hold in tuple(self._claim):
+            hold.leave()
+
     def leave(self) -> None:
         """Keep what it may have cost as uncertain."""
         hold = self._taken()
