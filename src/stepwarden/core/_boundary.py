@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
+from ._receipt import Status
 from .errors import BudgetExceededError, DefinitionError, EscalationError
+
+if TYPE_CHECKING:
+    from ._plan import Plan
 
 
 class ErrorBoundary(StrEnum):
-    """Choose what a step does when its own budget is exhausted."""
+    """Choose what a step does when its own budget is exhausted.
+
+    Attributes:
+        FAIL: The `BudgetExceededError` goes on to the caller.
+        CONTINUE: The step returns its fallback.
+        ESCALATE: An `EscalationError` goes on to the caller, which no `continue` further out absorbs.
+    """
 
     FAIL = "fail"
     CONTINUE = "continue"
@@ -58,3 +70,45 @@ def own_exhaustion(error: BaseException, scope_id: str) -> BudgetExceededError |
 def escalation(error: BudgetExceededError, step: str, function: str) -> EscalationError:
     """Make the error that hands *error* to whoever stands above the persona."""
     return EscalationError(f"step `{step}` escalated: {error}", step=step, function=function, error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Say that a boundary absorbed the error, and the step returns a value.
+
+    Args:
+        value: The step's fallback.
+    """
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """Say that an error leaves the frame.
+
+    Args:
+        error: What leaves it: the error itself, or the `EscalationError` that stands for it.
+    """
+
+    error: BaseException
+
+
+def outcome_of(plan: Plan, error: BaseException, own: BudgetExceededError) -> tuple[Status, Returned | Raised]:
+    """Tell what becomes of an error that is the exhaustion of the step that it leaves.
+
+    Args:
+        plan: The step's declaration.
+        error: What leaves it.
+        own: Its own budget error in that, as `own_exhaustion` finds it.
+
+    Returns:
+        How the step ends, and what leaves it instead.
+    """
+    if plan.boundary is ErrorBoundary.CONTINUE:
+        return Status.SKIPPED, Returned(plan.fallback)
+    if plan.boundary is ErrorBoundary.ESCALATE:
+        escalated = escalation(own, plan.name, plan.function)
+        escalated.__cause__ = error
+        return Status.ESCALATED, Raised(escalated)
+    return Status.FAILED, Raised(error)

@@ -26,6 +26,18 @@ R = TypeVar("R")
 def propagate(function: Callable[P, R]) -> Callable[P, R]:
     """Carry the caller's scope into another thread or a callback.
 
+    asyncio tasks and `asyncio.to_thread` carry it by themselves; a bare thread and a thread pool do not.
+
+    Example:
+        >>> import threading
+        >>> import stepwarden as sw
+        >>> with sw.Run() as run:
+        ...     thread = threading.Thread(target=sw.propagate(sw.record_usage), kwargs={"input_tokens": 5})
+        ...     thread.start()
+        ...     thread.join()
+        >>> run.total.input_tokens
+        5
+
     Args:
         function: What is called there: a function or coroutine function.
 

@@ -107,7 +107,7 @@ class ScriptedModel:
 
     @property
     def base_url(self) -> str:
-        """The URL to give to an OpenAI client, "http://127.0.0.1:PORT/v1".
+        """The URL to give to an OpenAI client, ``http://127.0.0.1:PORT/v1``.
 
         Raises:
             RuntimeError: The server was not started.
@@ -116,7 +116,7 @@ class ScriptedModel:
 
     @property
     def origin(self) -> str:
-        """The URL to give to an Anthropic client, "http://127.0.0.1:PORT".
+        """The URL to give to an Anthropic client, ``http://127.0.0.1:PORT``.
 
         Raises:
             RuntimeError: The server was not started.
@@ -181,7 +181,7 @@ class ScriptedModel:
 
     @property
     def usage(self) -> ServedTokens:
-        """The tokens of all replies: what was reported, or would have been if the client had asked.
+        """The tokens of all replies, as reported, or as they would have been if the client had asked.
 
         A stream that stopped early counts its whole input, and the output that was sent until then.
         """
