@@ -35,4 +35,11 @@ def guard(client: C, *, allow: Iterable[str] = ()) -> C:
             from . import openai
 
             return openai.guard_openai(client, parse_allow(allow, openai.ALLOWABLE))
-    raise TypeError(f"guard() takes an openai.OpenAI or openai.AsyncOpenAI, not {type(client).__name__}")
+        if kind.__module__.partition(".")[0] == "anthropic" and kind.__name__ in {"SyncAPIClient", "AsyncAPIClient"}:
+            from . import anthropic
+
+            return anthropic.guard_anthropic(client, parse_allow(allow, anthropic.ALLOWABLE))
+    raise TypeError(
+        "guard() takes an openai.OpenAI, openai.AsyncOpenAI, anthropic.Anthropic or anthropic.AsyncAnthropic, "
+        f"not {type(client).__name__}"
+    )

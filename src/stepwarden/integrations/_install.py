@@ -13,6 +13,7 @@ from ._allow import parse_allow
 
 # Each has `install(allow)`, `uninstall()` and `ALLOWABLE`.
 _INSTALLABLE = {
+    "anthropic": "stepwarden.integrations.anthropic",
     "openai": "stepwarden.integrations.openai",
     "threading": "stepwarden.integrations._threads",
 }

@@ -2,9 +2,10 @@
 
 import pytest
 
+from tests.integrations.contract.anthropic_faces import FACES as ANTHROPIC
 from tests.integrations.contract.openai_faces import FACES as OPENAI
 
-FACES = [*OPENAI]
+FACES = [*OPENAI, *ANTHROPIC]
 
 
 @pytest.fixture(params=FACES, ids=str)
