@@ -432,4 +432,4 @@ class Actors(RuleBasedStateMachine):
 
 
 TestActors = Actors.TestCase
-TestActors.settings = settings(max_examples=80 * EFFORT, stateful_step_count=40)
+TestActors.settings = settings(max_examples=60 * EFFORT, stateful_step_count=40)
