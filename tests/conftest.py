@@ -28,6 +28,7 @@ def _no_scope_leaks() -> Iterator[None]:
         assert stepwarden.current_run() is None, "the test has left a run open"
         assert stepwarden.current_persona() is None, "the test has left a persona open"
         assert stepwarden.current_step() is None, "the test has left a step open"
+        assert sys.modules["stepwarden.core._leaf"].get_leaf() is None, "the test has left a closed scope in force"
 
 
 @pytest.fixture(scope="session")

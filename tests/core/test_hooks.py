@@ -397,20 +397,3 @@ def test_a_coroutine_hook_on_a_sync_step_is_a_clear_type_error(event, shape):
         with sw.Run(), pytest.raises(TypeError, match="coroutine"):
             call("generator" if shape == "generator" else "function", sw.persona(name="captain"), captain)
     assert [str(one.message) for one in caught] == []
-
-
-def test_watched_hooks_are_heard_without_a_hook():
-    """Once something beside the hooks watches, activations take the long way, with and without a hook, to the same end."""
-    hooks = sw.Hooks()
-    assert not hooks.is_heard
-    hooks.watch()
-    hooks.on("PreStep")(lambda event: None).remove()
-    assert hooks.is_heard
-
-    @sw.step
-    def work():
-        return 7
-
-    with sw.Run(hooks=hooks) as run:
-        assert work() == 7
-    assert [receipt.status for receipt in run.receipts] == ["completed"]

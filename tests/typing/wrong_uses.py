@@ -55,7 +55,7 @@ def declarations() -> None:
     sw.persona(stages=["plan"])  # type: ignore[list-item]
     sw.tool(side_effects="none")  # type: ignore[call-overload]
     sw.Budget(max_tokens="5")  # type: ignore[arg-type]
-    sw.Budget(max_token=5)  # type: ignore[call-arg]
+    sw.Budget(max_token=5)  # type: ignore[arg-type]
     sw.Budget(max_usd=b"5")  # type: ignore[arg-type]
     sw.Stage(5)  # type: ignore[arg-type]
     sw.Run(budget=5)  # type: ignore[arg-type]

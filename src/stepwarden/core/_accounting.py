@@ -6,7 +6,7 @@ import operator
 from typing import TYPE_CHECKING
 
 from ._tally import Extra
-from .errors import UnpricedModelError
+from .errors import StepwardenError, UnpricedModelError
 
 if TYPE_CHECKING:
     from ._rates import Rates
@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def count(value: object, name: str) -> int:
-    """Read a number of tokens or calls, where a negative one counts as 0.
+    """Read a number of tokens or calls, where a negative one counts as 0; arguments and errors as in `whole`."""
+    return max(0, whole(value, name))
+
+
+def whole(value: object, name: str) -> int:
+    """Read a whole number.
 
     Args:
         value: An int, or what is one by ``__index__``; no bool.
@@ -25,7 +30,15 @@ def count(value: object, name: str) -> int:
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, not {value!r}")
-    return max(0, operator.index(value))
+    return operator.index(value)
+
+
+def at_least_0(value: object, name: str) -> int:
+    """Read a number that must not be negative: arguments and errors as in `whole`, and a ValueError for that."""
+    number = whole(value, name)
+    if number < 0:
+        raise ValueError(f"{name} must be >= 0, not {value!r}")
+    return number
 
 
 def actual_cost(
@@ -49,6 +62,8 @@ def actual_cost(
 
 
 def measure(
+    scope: Scope,
+    model: str | None,
     cost: int | None,
     rates: Rates | None,
     input_tokens: int,
@@ -58,10 +73,12 @@ def measure(
     reasoning_tokens: object,
     *,
     estimated: bool,
-) -> tuple[int, Extra | None]:
-    """Return what a call cost, in picodollars, and what most calls do not have.
+) -> tuple[int, Extra | None, StepwardenError | None]:
+    """Return what a call cost, in picodollars, what most calls do not have, and the error where it has no price.
 
     Args:
+        scope: Whose call it was.
+        model: The model that was called, or None.
         cost: The cost, where it is known without a price.
         rates: What its model charges, or None.
         input_tokens: All input.
@@ -80,8 +97,9 @@ def measure(
     if cost is None:
         cost = actual_cost(rates, input_tokens, output_tokens, read, write, reasoned)
     if cost is not None and not (read or write or reasoned or estimated):
-        return cost, None
-    return cost or 0, Extra(read, write, reasoned, int(cost is None), int(estimated))
+        return cost, None, None
+    error = unpriced(scope, model) if cost is None and has_usd_limit(scope) else None
+    return cost or 0, Extra(read, write, reasoned, int(cost is None), int(estimated)), error
 
 
 def late_owner(scope: Scope, input_tokens: int, output_tokens: int, cost: int, calls: int, tools: int = 0) -> Scope:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._activation import Activation, abort, conclude, enter
-from ._deadline import Deadline, close_deadline, open_deadline
+from ._deadline import close_deadline, open_deadline
 from ._firing import run_async, run_sync
 from ._leaf import get_leaf
 from ._plan import Plan
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ._scope import Scope
 
 S = TypeVar("S", bound=Activation)
+_FORGOTTEN_AT_ONCE = 64
 
 
 class Block(Generic[S]):
@@ -44,7 +45,8 @@ class Block(Generic[S]):
         self._decorate = decorate
         self._kind = kind
         self._plan = None if name is None else Plan(declare(name))
-        self._open: dict[Scope, Deadline | None] = {}
+        self._open: set[Scope] = set()
+        self._forget_above = _FORGOTTEN_AT_ONCE
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorate a function."""
@@ -57,13 +59,13 @@ class Block(Generic[S]):
     async def __aenter__(self) -> S:
         scope, args, kwargs = await run_async(enter(self._named_plan(), get_leaf(), (), {}))
         opened = self._opened(scope, args or kwargs)
-        self._open[scope] = await open_deadline(scope)
+        await open_deadline(scope)
         return opened
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        scope, _ = self._innermost()
+        scope = self._innermost()
         if error is None:
             self._refuse_output(run_sync(conclude(scope, None, (), {})))
             return False
@@ -73,8 +75,8 @@ class Block(Generic[S]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        scope, deadline = self._innermost()
-        ended = await close_deadline(deadline, scope, kind, error, trace)
+        scope = self._innermost()
+        ended = await close_deadline(scope, kind, error, trace)
         if ended is None:
             self._refuse_output(await run_async(conclude(scope, None, (), {})))
             return False
@@ -96,9 +98,11 @@ class Block(Generic[S]):
 
     def _opened(self, scope: Any, replaced: object) -> S:
         scope.flow = current_flow()
-        for stale in [one for one in tuple(self._open) if one.run.status is not None]:
-            self._open.pop(stale, None)  # abandoned by a run that has ended; nobody leaves it any more
-        self._open[scope] = None
+        if len(self._open) >= self._forget_above:
+            # What was abandoned, many at once; whoever still leaves such a one finds it on the chain.
+            self._open.difference_update([one for one in tuple(self._open) if one.status is not None])
+            self._forget_above = 2 * len(self._open) + _FORGOTTEN_AT_ONCE
+        self._open.add(scope)
         if replaced:
             error = TypeError(
                 f"a PreStep hook replaced the arguments of {self._kind} block `{scope.name}`, which has none"
@@ -111,14 +115,16 @@ class Block(Generic[S]):
         if output is not None:
             raise TypeError(f"a PostStep hook replaced the output of a {self._kind} block, which has none")
 
-    def _innermost(self) -> tuple[Any, Deadline | None]:
+    def _innermost(self) -> Any:
         scope: Scope | None = get_leaf()
         while scope is not None:
-            if scope in self._open:
-                return scope, self._open.pop(scope)
+            if scope in self._open or (scope.status is not None and scope.plan is self._plan):
+                self._open.discard(scope)
+                return scope
             scope = scope.parent
         still_open = [one for one in tuple(self._open) if one.status is None]
         if len(still_open) != 1:
             many = f"{len(still_open)} of its scopes are open" if still_open else "none of its scopes is open"
             raise ScopeOrderError(f"this {self._kind} block was left where it was not entered, and {many}")
-        return still_open[0], self._open.pop(still_open[0])
+        self._open.discard(still_open[0])
+        return still_open[0]

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 class ErrorBoundary(StrEnum):
-    """Choose what a step does when its own budget is exhausted."""
+    """Choose what a step does when its own budget is exhausted.
+
+    Attributes:
+        FAIL: The `BudgetExceededError` goes on to the caller.
+        CONTINUE: The step returns its fallback.
+        ESCALATE: An `EscalationError` goes on to the caller, which no `continue` further out absorbs.
+    """
 
     FAIL = "fail"
     CONTINUE = "continue"

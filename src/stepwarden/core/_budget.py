@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from typing import Any
+from typing import Any, Never
 
 from ._money import Money, dollars, exact_usd, picodollars
 from .errors import Amount, DefinitionError
@@ -16,6 +16,12 @@ from .errors import Amount, DefinitionError
 @dataclass(frozen=True, slots=True, init=False)
 class Budget:
     """Declare limits; every field None means no limit, and 0 is a real one.
+
+    Each limit is for one activation of what declares it, and counts what everything inside that spends, too.
+
+    Example:
+        >>> Budget(max_usd="0.05", max_tokens=2_000).max_usd
+        Decimal('0.05')
 
     Args:
         max_tokens: Input and output tokens together.
@@ -28,6 +34,7 @@ class Budget:
 
     Raises:
         DefinitionError: If a field is of another type, negative, NaN or infinite.
+        TypeError: If a field is unknown; it names the one that was probably meant.
     """
 
     max_tokens: int | None
@@ -49,7 +56,10 @@ class Budget:
         max_tool_calls: int | None = None,
         max_usd: Money | None = None,
         max_seconds: float | None = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            refuse_unknown_keys("Budget", unknown, BUDGET_FIELDS, TypeError)
         put = object.__setattr__
         put(self, "max_tokens", _count("max_tokens", max_tokens))
         put(self, "max_input_tokens", _count("max_input_tokens", max_input_tokens))
@@ -61,10 +71,10 @@ class Budget:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Budget:
-        """Build a budget from a mapping of its field names.
+        """Build a budget from a mapping of its field names, as a file of settings has them.
 
         Args:
-            mapping: Field names to values, as in a manifest.
+            mapping: Names of fields to their values.
 
         Returns:
             The budget.
@@ -96,28 +106,31 @@ def parse_seconds(value: object, path: str) -> float:
 BUDGET_FIELDS = tuple(field.name for field in fields(Budget))
 
 
-def refuse_unknown_keys(what: str, given: Iterable[object], known: Iterable[str]) -> None:
+def refuse_unknown_keys(
+    what: str, given: Iterable[object], known: Iterable[str], error: type[Exception] = DefinitionError
+) -> None:
     """Raise for the first key that is not known, with the nearest known one.
 
     Args:
         what: The path that the message names, such as ``budget``.
         given: The keys that were given.
         known: The keys that exist.
+        error: The class of the error raised.
 
     Raises:
-        DefinitionError: If a key is unknown.
+        DefinitionError: As *error*, if a key is unknown.
     """
     names = tuple(known)
     for key in given:
         if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1)
+            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.75)  # a wrong guess is worse than none
             hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise DefinitionError(f"{what} has no field {key!r}{hint} Known: {', '.join(names)}")
+            raise error(f"{what} has no field {key!r}{hint} Known: {', '.join(names)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tell what was spent.
+    """Tell how much was spent, held, set aside or spent too much, depending on where it stands.
 
     Args:
         input_tokens: All input, cache reads and writes included, whatever the provider's own convention.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ._charge import budget_error, show
+from ._watch import tell_refused
 from .errors import BudgetExceededError
 
 if TYPE_CHECKING:
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from ._scope import Scope
 
 R = TypeVar("R")
-Deadline = AbstractAsyncContextManager[Any]
 
 
-async def open_deadline(scope: Scope) -> Deadline | None:
-    """Start the timeout of a scope; None where it has no `max_seconds`, or no task runs that could be cancelled."""
+async def open_deadline(scope: Scope) -> None:
+    """Start the timeout of a scope, where it has `max_seconds` and a task runs that can be cancelled."""
     limits = scope.limits
     if limits is None or limits.nanoseconds is None:
-        return None
+        return
     import asyncio
 
     try:
@@ -31,7 +30,7 @@ async def open_deadline(scope: Scope) -> Deadline | None:
     except RuntimeError:  # some other library's loop runs it, and its checks at each call are what there is
         task = None
     if task is None:
-        return None
+        return
     left = (limits.nanoseconds - scope.elapsed_ns()) / 1e9
     deadline = asyncio.timeout(left)
     await deadline.__aenter__()
@@ -42,9 +41,10 @@ async def open_deadline(scope: Scope) -> Deadline | None:
             left = ((scope.limits.nanoseconds or 0) - scope.elapsed_ns()) / 1e9
             deadline.reschedule(loop.time() + left)
 
+    detail = scope.make_detail()
+    detail.deadline = deadline
     # An extension may come from any thread.
-    scope.make_detail().reschedule = lambda: _call_soon(loop, follow)
-    return deadline
+    detail.reschedule = lambda: _call_soon(loop, follow)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
@@ -53,24 +53,28 @@ def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) ->
 
 
 async def close_deadline(
-    deadline: Deadline | None,
     scope: Scope,
     kind: type[BaseException] | None,
     error: BaseException | None,
     trace: TracebackType | None,
 ) -> BaseException | None:
-    """Stop the timeout of a scope.
+    """Stop the timeout of a scope, if one was started.
 
     Returns:
         What leaves the scope: the budget error where the timeout cancelled it, else *error*.
     """
-    if deadline is None:
+    deadline = None if scope.detail is None else scope.detail.deadline
+    if scope.detail is None or deadline is None:
         return error
+    scope.detail.deadline = scope.detail.reschedule = None  # they keep the loop, and a receipt outlives that
     try:
         await deadline.__aexit__(kind, error, trace)
     except TimeoutError as timeout:
-        passed = _deadline_error(scope)
+        passed = deadline_error(scope)
         passed.__cause__ = timeout
+        # A guarded stream that was read when the timeout came has left here what it had received.
+        passed.partial = getattr(timeout.__cause__, "partial", None)
+        tell_refused(scope, passed)
         return passed
     return error
 
@@ -81,21 +85,22 @@ async def within_deadline(scope: Scope, awaitable: Awaitable[R]) -> R:
     Raises:
         BudgetExceededError: With phase ``"deadline"``, if the timeout cancelled it.
     """
-    deadline = await open_deadline(scope)
+    await open_deadline(scope)
     try:
         result = await awaitable
     except BaseException as error:
-        raised = await close_deadline(deadline, scope, type(error), error, error.__traceback__)
+        raised = await close_deadline(scope, type(error), error, error.__traceback__)
         if raised is not None and raised is not error:
             raise raised from raised.__cause__
         raise
-    raised = await close_deadline(deadline, scope, None, None, None)
+    raised = await close_deadline(scope, None, None, None)
     if raised is not None:
         raise raised
     return result
 
 
-def _deadline_error(scope: Scope) -> BudgetExceededError:
+def deadline_error(scope: Scope) -> BudgetExceededError:
+    """Make the error for a scope whose time is over."""
     assert scope.limits is not None
     assert scope.limits.nanoseconds is not None
     # The loop's timer and our clock may differ by a hair; what is told must not contradict itself.

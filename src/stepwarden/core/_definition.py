@@ -8,7 +8,7 @@ from typing import Any
 
 from ._boundary import ErrorBoundary, parse_boundary
 from ._budget import Budget, refuse_unknown_keys
-from ._policy import Policy, SideEffect, SideEffectLike, parse_side_effect, parse_tools
+from ._policy import Policy, SideEffect, SideEffectLike, parse_ceiling, parse_tools
 from .errors import DefinitionError
 
 
@@ -70,15 +70,10 @@ class Stage:
             if not isinstance(declared, StepDefinition):
                 raise DefinitionError(f"stage.step must be a step's name or a decorated step, not {step!r}")
             step = declared.name
-        level = side_effect_level
         path = f"stage[{step!r}]"
         object.__setattr__(self, "step", parse_name(step, "stage.step"))
         object.__setattr__(self, "allowed_tools", parse_tools(allowed_tools, f"{path}.allowed_tools"))
-        object.__setattr__(
-            self,
-            "side_effect_level",
-            None if level is None else parse_side_effect(level, f"{path}.side_effect_level"),
-        )
+        object.__setattr__(self, "side_effect_level", parse_ceiling(side_effect_level, f"{path}.side_effect_level"))
 
     @property
     def policy(self) -> Policy:
@@ -135,12 +130,7 @@ class StepDefinition:
         put(self, "error_boundary", parse_boundary(error_boundary, "step.error_boundary"))
         put(self, "fallback", fallback)
         put(self, "tools", parse_tools(tools, "step.tools"))
-        level = side_effect_level
-        put(
-            self,
-            "side_effect_level",
-            None if level is None else parse_side_effect(level, "step.side_effect_level"),
-        )
+        put(self, "side_effect_level", parse_ceiling(side_effect_level, "step.side_effect_level"))
         output = parse_output_default(default_max_output_tokens, "step.default_max_output_tokens")
         put(self, "default_max_output_tokens", output)
 
@@ -187,12 +177,7 @@ class PersonaDefinition:
         put(self, "model", parse_model(model, "persona.model"))
         put(self, "budget", parse_budget(budget, "persona.budget"))
         put(self, "tools", parse_tools(tools, "persona.tools"))
-        level = side_effect_level
-        put(
-            self,
-            "side_effect_level",
-            None if level is None else parse_side_effect(level, "persona.side_effect_level"),
-        )
+        put(self, "side_effect_level", parse_ceiling(side_effect_level, "persona.side_effect_level"))
         put(self, "stages", _parse_stages(stages, self.tools))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._budget import in_units
 from ._hooks import THRESHOLD, Deny, Hook, HookEvent, ReplaceArgs, ReplaceOutput
 from ._kinds import HookScope
-from ._leaf import get_leaf, set_leaf
+from ._leaf import restore, set_leaf
 from .errors import Amount, HookDeniedError
 
 if TYPE_CHECKING:
@@ -58,14 +58,13 @@ async def run_async(pending: Pending[R]) -> R:
 
 def call_hook(hook: Hook[Any, Any], event: HookEvent, parent: Scope) -> Pending[Any]:
     """Call one hook; what it spends is the parent's, never the step's."""
-    outer = get_leaf()
-    set_leaf(HookScope(parent))
+    token = set_leaf(HookScope(parent))
     try:
         result = hook.function(event)
         if inspect.isawaitable(result):
             result = yield result
     finally:
-        set_leaf(outer)
+        restore(token)  # a coroutine hook may be collected in another context
     return result
 
 
@@ -99,7 +98,7 @@ def before_step(plan: Plan, parent: Scope, args: tuple[Any, ...], kwargs: dict[s
         TypeError: If a hook returned anything else.
     """
     name = "PreStep" if plan.kind == "step" else "PersonaStart"
-    persona = plan.name if plan.kind == "persona" else _persona_of(parent)
+    persona = plan.name if plan.kind == "persona" else parent.persona
     for hook in parent.run.hooks.matching(name, persona, plan.name if plan.kind == "step" else None):
         answer = yield from call_hook(hook, event_of(name, plan, persona, args, kwargs), parent)
         if answer is None:
@@ -118,11 +117,16 @@ def before_step(plan: Plan, parent: Scope, args: tuple[Any, ...], kwargs: dict[s
     return args, kwargs
 
 
+def hooks_for(name: str, scope: Scope, pct: float | None = None) -> list[Hook[Any, Any]]:
+    """Return the hooks that want to hear of an event in a scope."""
+    return scope.run.hooks.matching(name, scope.persona, scope.name if scope.kind == "step" else None, pct)
+
+
 def after_step(scope: Scope, output: R, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Pending[R]:
     """Tell the PostStep hooks what a step returned; return it as the last of them left it."""
     if scope.kind != "step" or scope.parent is None:
         return output
-    for hook in scope.run.hooks.matching("PostStep", scope.persona, scope.name):
+    for hook in hooks_for("PostStep", scope):
         event = event_of("PostStep", scope.plan, scope.persona, args, kwargs, output=output)
         answer = yield from call_hook(hook, event, scope.parent)
         if isinstance(answer, ReplaceOutput):
@@ -132,17 +136,46 @@ def after_step(scope: Scope, output: R, args: tuple[Any, ...], kwargs: Mapping[s
     return output
 
 
-def observe(name: str, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any], **more: Any) -> Pending[None]:
-    """Tell the hooks of an event that they can only observe."""
-    step = scope.name if scope.kind == "step" else None
+def observe(
+    names: tuple[str, ...], scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any], **more: Any
+) -> Pending[None]:
+    """Tell the hooks of events that they can only observe; all of them, and then raise the first failure."""
     parent = scope.parent
     if parent is None:
         return
-    for hook in scope.run.hooks.matching(name, scope.persona, step):
-        event = event_of(name, scope.plan, scope.persona, args, kwargs, receipt=scope.receipt, **more)
-        answer = yield from call_hook(hook, event, parent)
-        if answer is not None:
-            raise bad_answer(hook, answer, "None")
+    failure: Exception | None = None
+    for name in names:
+        for hook in hooks_for(name, scope):
+            event = event_of(name, scope.plan, scope.persona, args, kwargs, receipt=scope.receipt, **more)
+            try:
+                yield from _tell(hook, event, parent)
+            except Exception as late:  # noqa: BLE001 - raised below: one that fails must not keep others from being told
+                failure = failure or late
+    if failure is not None:
+        raise failure
+
+
+def observe_now(told: Iterable[tuple[Hook[Any, Any], HookEvent, Scope]], error: Exception | None) -> None:
+    """Tell hooks of what nothing can await; all of them, and then raise the first failure, from *error*.
+
+    Args:
+        told: Each hook, what it is told, and the scope that this happened to.
+        error: What is raised after them, or None.
+    """
+    failure: Exception | None = None
+    for hook, event, scope in told:
+        try:
+            run_sync(_tell(hook, event, scope.parent or scope))
+        except Exception as late:  # noqa: BLE001 - raised below: one that fails must not keep others from being told
+            failure = failure or late
+    if failure is not None:
+        raise failure from (failure.__cause__ if error is None else error)
+
+
+def _tell(hook: Hook[Any, Any], event: HookEvent, parent: Scope) -> Pending[None]:
+    answer = yield from call_hook(hook, event, parent)
+    if answer is not None:
+        raise bad_answer(hook, answer, "None")
 
 
 def fire_thresholds(scope: Scope | None, error: Exception | None = None) -> None:
@@ -157,51 +190,21 @@ def fire_thresholds(scope: Scope | None, error: Exception | None = None) -> None
         if scope.limits is not None and scope.status is None and scope.run.hooks.has_thresholds:
             chain.append(scope)
         scope = scope.parent
-    failure: Exception | None = None
-    for charged in reversed(chain):
-        for hook, event in _reached(charged):
-            try:
-                ask_observer(hook, event, charged, error)
-            except Exception as late:  # noqa: BLE001 - raised below: each hook is told once, so none may be left out
-                failure = failure or late
-    if failure is not None:
-        raise failure
-
-
-def ask_observer(hook: Hook[Any, Any], event: HookEvent, scope: Scope, error: Exception | None) -> None:
-    """Call a hook that can only observe, and that nothing can await; raise its failure from *error*."""
-    try:
-        answer = run_sync(call_hook(hook, event, scope.parent or scope))
-        if answer is not None:
-            raise bad_answer(hook, answer, "None")  # noqa: TRY301 - raised from *error*, as the hook's own would be
-    except BaseException as late:
-        if error is None:
-            raise
-        raise late from error
+    observe_now(((hook, event, charged) for charged in reversed(chain) for hook, event in _reached(charged)), error)
 
 
 def _reached(scope: Scope) -> list[tuple[Hook[Any, Any], HookEvent]]:
     with scope.tree.lock:
         pct, limit, value, consumed = _utilization(scope)
-        step = scope.name if scope.kind == "step" else None
-        hooks = scope.run.hooks.matching(THRESHOLD, scope.persona, step, pct)
+        hooks = hooks_for(THRESHOLD, scope, pct)
         if not hooks:
             return []
         detail = scope.make_detail()
         fired = detail.fired = detail.fired or set()
         first = [hook for hook in hooks if hook not in fired]
         fired.update(first)
-    target = ".".join(part for part in (scope.persona, step) if part is not None) or scope.name
-    return [
-        (
-            hook,
-            HookEvent(
-                THRESHOLD, target, persona=scope.persona, step=step, function=scope.function, kwargs={},
-                pct=pct, limit=limit, limit_value=value, consumed=consumed,
-            ),
-        )
-        for hook in first
-    ]  # fmt: skip
+    numbers: dict[str, Any] = {"pct": pct, "limit": limit, "limit_value": value, "consumed": consumed}
+    return [(hook, event_of(THRESHOLD, scope.plan, scope.persona, **numbers)) for hook in first]
 
 
 def _utilization(scope: Scope) -> tuple[float, str | None, Amount, Amount]:
@@ -214,10 +217,6 @@ def _utilization(scope: Scope) -> tuple[float, str | None, Amount, Amount]:
         if pct > best[0]:
             best = (pct, limit, in_units(limit, value), in_units(limit, spent))
     return best
-
-
-def _persona_of(scope: Scope) -> str | None:
-    return None if scope.persona_scope is None else scope.persona_scope.name
 
 
 def bad_answer(hook: Hook[Any, Any], answer: object, wanted: str) -> TypeError:

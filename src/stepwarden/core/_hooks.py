@@ -179,12 +179,23 @@ class Hooks:
         # What the hot path looks at: truth values, decided here and not on each call.
         self.has_thresholds = False
         self.is_heard = False
-        self._is_watched = False
 
     def on(
         self, event: str | BudgetThreshold, *, persona: str = "*", step: str | None = None
     ) -> Callable[[Callable[P, R]], Hook[P, R]]:
         """Register a function for an event.
+
+        Example:
+            >>> import stepwarden as sw
+            >>> mine = sw.Hooks()
+            >>> @mine.on("PreStep", step="publish")
+            ... def gate(event):
+            ...     return sw.Deny("publish needs the consent of a person")
+            >>> with sw.Run(hooks=mine), sw.step("publish"):
+            ...     print("never reached")
+            Traceback (most recent call last):
+                ...
+            stepwarden.core.errors.HookDeniedError: step `publish` was denied by a PreStep hook: publish needs ...
 
         Args:
             event: ``"PreStep"``, ``"PostStep"``, ``"OnStepFailed"``, ``"OnBudgetThreshold(80)"`` or
@@ -231,19 +242,13 @@ class Hooks:
         with self._lock:
             self._put(())
 
-    def watch(self) -> None:
-        """Let no activation under a run with these hooks take the short way: something beside them wants to hear."""
-        with self._lock:
-            self._is_watched = True
-            self._put(self.registered)
-
     def _remove(self, hook: Hook[Any, Any]) -> None:
         with self._lock:
             self._put(tuple(one for one in self.registered if one is not hook))
 
     def _put(self, hooks: tuple[Hook[Any, Any], ...]) -> None:
         self.registered = hooks
-        self.is_heard = bool(hooks) or self._is_watched
+        self.is_heard = bool(hooks)
         self.has_thresholds = any(hook.event == THRESHOLD for hook in hooks)
         armed.thresholds = armed.thresholds or self.has_thresholds
 

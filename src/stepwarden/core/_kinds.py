@@ -13,14 +13,26 @@ if TYPE_CHECKING:
 
 
 class StepScope(Scope):
-    """Be one activation of a step."""
+    """Be one activation of a step, open or closed; what `current_step` and ``with step(...)`` give.
+
+    Attributes:
+        parent: The scope around it.
+        policy: The policy in force in it.
+        status: How it ended, or None while it is open.
+    """
 
     kind = "step"
     __slots__ = ()
 
 
 class PersonaScope(Scope):
-    """Be one activation of a persona."""
+    """Be one activation of a persona, open or closed; what `current_persona` and ``with persona(...)`` give.
+
+    Attributes:
+        parent: The scope around it.
+        policy: The policy in force in it.
+        status: How it ended, or None while it is open.
+    """
 
     kind = "persona"
     __slots__ = ("matched",)
@@ -37,13 +49,13 @@ class PersonaScope(Scope):
             self.matched.add(step)
         return stage
 
-    def close(self, status: Status, error: ReceiptError | None = None) -> None:
+    def close(self, status: Status, error: ReceiptError | None = None) -> bool:
         """End the activation, with a warning for every stage that no step met."""
         missed = [step for step in self.plan.stages if step not in self.matched]
         if missed and self.status is None and not self.tree.is_forked:
             warnings = self.make_detail().warnings
             warnings.extend(f"stage {step!r} matched no step" for step in missed)
-        super().close(status, error)
+        return super().close(status, error)
 
 
 class HookScope(Scope):

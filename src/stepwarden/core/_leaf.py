@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextvars import ContextVar, Token
 
 from ._kinds import HookScope, PersonaScope, StepScope
@@ -9,6 +10,7 @@ from ._policy import UNRESTRICTED, Policy
 from ._receipt import ReceiptError, Status
 from ._scope import Scope
 from ._tree import current_flow
+from ._watch import close_scope, tell_suspended
 from .errors import ScopeOrderError
 
 leaf: ContextVar[Scope | None] = ContextVar("stepwarden_leaf", default=None)
@@ -31,7 +33,10 @@ def resolve(scope: Scope | None) -> Scope | None:
         if isinstance(scope, HookScope):
             scope = scope.parent
         elif scope.flow is not None and carried.get() is not scope and scope.flow == current_flow():
-            # It was closed from another context, which could not reset the leaf here.
+            # It was closed from another context, which could not reset the leaf here. That is made up for now, or a
+            # task that starts later would seem to outlive it.
+            if get_leaf() is scope:
+                set_leaf(scope.outer)
             scope = scope.outer
         else:
             return scope
@@ -52,12 +57,17 @@ def leave(scope: Scope, status: Status, error: ReceiptError | None = None) -> Sc
     stray = step_out(scope)
     if stray is not None and status is Status.COMPLETED:
         status, error = Status.FAILED, ReceiptError(type(stray).__name__, str(stray))
-    scope.close(status, error)
+    close_scope(scope, status, error)
+    tell_suspended(scope)
     return stray
 
 
 def step_out(scope: Scope) -> ScopeOrderError | None:
-    """Give the context back the leaf that it had before *scope*; abandon what is open inside, as `leave` does."""
+    """Give the context back the leaf that it had before a scope, and abandon what is still open inside that.
+
+    Returns:
+        The error to raise where something was, else None.
+    """
     current = get_leaf()
     if current is scope:
         set_leaf(scope.outer)
@@ -69,15 +79,15 @@ def end_implicit_run(scope: Scope) -> None:
     """Close the run that was opened for this activation alone, if there is one; after its last hook."""
     parent = scope.parent
     if scope.outer is None and parent is not None and parent.run is parent and parent.run.is_implicit:
-        parent.close(scope.status or Status.COMPLETED)
+        close_scope(parent, scope.status or Status.COMPLETED)
 
 
 def restore(token: Token[Scope | None]) -> None:
-    """Give a context the leaf that it had before *token* was made; leave another context alone."""
-    try:
+    """Give a context the leaf that it had before *token* was made, once; leave another context alone."""
+    # ValueError: left in another context than it was entered in, and the leaf here is not ours. RuntimeError: given
+    # back before.
+    with contextlib.suppress(ValueError, RuntimeError):
         leaf.reset(token)
-    except ValueError:
-        return  # left in another context than it was entered in: the leaf here is not ours
 
 
 def _abandon_inside(scope: Scope, current: Scope) -> ScopeOrderError | None:
@@ -91,7 +101,7 @@ def _abandon_inside(scope: Scope, current: Scope) -> ScopeOrderError | None:
     set_leaf(scope.outer)
     left_open = [one for one in inside if one.status is None]
     for one in left_open:
-        one.close(Status.ABANDONED)
+        close_scope(one, Status.ABANDONED)
     if not left_open:
         return None
     names = ", ".join(f"{one.kind} `{one.name}`" for one in left_open)

@@ -60,18 +60,21 @@ def persona(
     side_effect_level: SideEffectLike | None = None,
     stages: Iterable[Stage] = (),
 ) -> Any:
-    """Make a function a persona, or open one as a block.
+    """Make a function a persona: an agent role that calls steps, and may limit what each of them does.
 
-    A block is ``with persona("name") as scope`` or ``async with``.
+    Decorate bare, ``@persona``, or with arguments, what `step` decorates. A block of code is a persona with
+    ``with persona("name") as scope`` or ``async with``.
 
     Args:
         function: The function, where the decorator is bare; or the name.
         name: The persona's name; by default the function's.
         model: The model where neither the call nor a step names one.
         budget: Its limits, a `Budget` or a mapping of its fields.
-        tools: The tool ceiling of the whole persona; None for none, an empty list for no tools.
-        side_effect_level: The side-effect ceiling of the whole persona.
-        stages: What it allows its steps, one `Stage` a step.
+        tools: The tools that anything inside it may call, as names and ``prefix*`` patterns; None for no ceiling, an
+            empty list for no tools.
+        side_effect_level: The highest side effect that tools inside it may have, a `SideEffect` or its name in lower
+            case; None for no ceiling.
+        stages: What it allows its steps, one `Stage` a step; a step without one may do what the persona may.
 
     Returns:
         The decorated function; or a block, which is a decorator too.
@@ -131,7 +134,7 @@ def register_persona(function: Callable[P, R], definition: PersonaDefinition) ->
 
 
 def persona_from_dict(function: Callable[P, R], mapping: Mapping[str, Any]) -> Callable[P, R]:
-    """Make a function a persona by a mapping, strictly.
+    """Make a function a persona by a mapping, as a file of settings has it; an unknown key is an error.
 
     Args:
         function: The function.

@@ -10,7 +10,15 @@ from .errors import DefinitionError
 
 
 class SideEffect(IntEnum):
-    """Order what a tool may do to the world, from nothing to the network."""
+    """Order what a tool may do to the world, from nothing to the network; each level includes those before it.
+
+    Attributes:
+        NONE: It only computes.
+        READ_ONLY: It reads files or other state.
+        WORKSPACE_WRITE: It writes files in the workspace.
+        PROCESS_EXEC: It starts programs.
+        NETWORK: It talks to other machines.
+    """
 
     NONE = 0
     READ_ONLY = 1
@@ -38,6 +46,11 @@ def parse_side_effect(value: object, field: str) -> SideEffect:
     if isinstance(value, str) and value in _BY_NAME:
         return _BY_NAME[value]
     raise DefinitionError(f"{field} must be one of {', '.join(_BY_NAME)}, not {value!r}")
+
+
+def parse_ceiling(value: object, field: str) -> SideEffect | None:
+    """Read a side-effect ceiling: None for none, else as `parse_side_effect`."""
+    return None if value is None else parse_side_effect(value, field)
 
 
 def parse_tools(value: object, field: str) -> frozenset[str] | None:
@@ -88,6 +101,12 @@ def _narrower(one: str, other: str) -> str | None:
 class Policy:
     """Say which tools and side effects are allowed; combine two with ``&``, which only ever narrows.
 
+    Example:
+        >>> team = Policy(tools=["github_*", "ci"], side_effect_level="network")
+        >>> guest = Policy(tools=["github_read", "shell"], side_effect_level="read_only")
+        >>> sorted((team & guest).tools), (team & guest).side_effect_level.name
+        (['github_read'], 'READ_ONLY')
+
     Args:
         tools: None for no ceiling, else names and ``prefix*`` patterns; an empty set allows nothing.
         side_effect_level: The highest level allowed, or None for no ceiling.
@@ -101,13 +120,8 @@ class Policy:
 
     # Written out since it takes more types than the fields keep.
     def __init__(self, tools: Iterable[str] | None = None, side_effect_level: SideEffectLike | None = None) -> None:
-        level = side_effect_level
         object.__setattr__(self, "tools", parse_tools(tools, "policy.tools"))
-        object.__setattr__(
-            self,
-            "side_effect_level",
-            None if level is None else parse_side_effect(level, "policy.side_effect_level"),
-        )
+        object.__setattr__(self, "side_effect_level", parse_ceiling(side_effect_level, "policy.side_effect_level"))
 
     def __and__(self, other: Policy) -> Policy:
         """Return the policy that allows exactly what both allow."""

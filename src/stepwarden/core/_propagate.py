@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from ._hold import context_hold, get_hold, set_hold
+from ._hold import context_hold, get_hold, offered, set_hold
 from ._kind import Kind, is_decorated, kind_of
 from ._kinds import HookScope
 from ._leaf import carried, get_leaf, resolve, restore, set_leaf
@@ -25,6 +25,18 @@ R = TypeVar("R")
 
 def propagate(function: Callable[P, R]) -> Callable[P, R]:
     """Carry the caller's scope into another thread or a callback.
+
+    asyncio tasks and `asyncio.to_thread` carry it by themselves; a bare thread and a thread pool do not.
+
+    Example:
+        >>> import threading
+        >>> import stepwarden as sw
+        >>> with sw.Run() as run:
+        ...     thread = threading.Thread(target=sw.propagate(sw.record_usage), kwargs={"input_tokens": 5})
+        ...     thread.start()
+        ...     thread.join()
+        >>> run.total.input_tokens
+        5
 
     Args:
         function: What is called there: a function or coroutine function.
@@ -44,7 +56,7 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
             f"propagate takes no generator function, whose body runs between other people's code, and {function!r} is "
             "one; make it a step (a generator step keeps the scope in which it was called), or propagate its consumer"
         )
-    scope, hold = get_leaf(), context_hold()
+    scope, hold, offer = get_leaf(), context_hold(), offered.get()
     if scope is not None and scope.status is not None and not isinstance(scope, HookScope):
         scope = resolve(scope)
     wrapper: Callable[..., Any]
@@ -52,13 +64,13 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
     if inspect.iscoroutinefunction(function) or kind is Kind.COROUTINE:
 
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with _under(scope, hold):
+            with _under(scope, hold, offer):
                 return await running(*args, **kwargs)
 
     else:
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with _under(scope, hold):
+            with _under(scope, hold, offer):
                 return function(*args, **kwargs)
 
     # What a callable object or a partial lacks, update_wrapper leaves out.
@@ -66,17 +78,20 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextmanager
-def _under(scope: Scope | None, hold: Hold | None) -> Iterator[None]:
+def _under(scope: Scope | None, hold: Hold | None, offer: list[Hold] | None) -> Iterator[None]:
     outer_hold = get_hold()
     token = set_leaf(scope)
     outer_carried = carried.get()
     carried.set(scope)
     set_hold(hold)
+    outer_offer = offered.get()
+    offered.set(offer)
     try:
         yield
     finally:
         if get_hold() is hold:
             set_hold(outer_hold)
+        offered.set(outer_offer)
         if carried.get() is scope:
             carried.set(outer_carried)
         restore(token)

@@ -12,7 +12,17 @@ from ._budget import Budget, Usage
 
 
 class Status(StrEnum):
-    """Tell how an activation ended."""
+    """Tell how an activation ended.
+
+    Attributes:
+        COMPLETED: It returned.
+        FAILED: An exception left it.
+        SKIPPED: It used up its own budget, and returned its fallback.
+        ESCALATED: It used up its own budget, and raised an `EscalationError`.
+        DENIED: A PreStep hook refused it, and its body did not run.
+        CANCELLED: It was cancelled, interrupted from the keyboard, or a generator that was closed early.
+        ABANDONED: It was still open when what is around it ended.
+    """
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -60,7 +70,8 @@ class ToolRecord(NamedTuple):
 
     Args:
         name: The tool's name.
-        outcome: ``"completed"``, ``"failed"``, ``"denied"`` or ``"refused"`` (over a tool limit).
+        outcome: ``"completed"``, ``"failed"``, ``"cancelled"`` (a generator that is closed early too), ``"denied"`` or
+            ``"refused"`` (over a tool limit).
         reason: Why it was denied or refused, or how it failed; else None.
     """
 
@@ -97,7 +108,7 @@ class Receipt:
         calls: Its model calls, the newest 1,000.
         tools: Its tool calls, the newest 1,000.
         late: The part of `own` that came from work which outlived a step inside it.
-        warnings: What whoever reads it should know.
+        warnings: What whoever reads it should know, such as a budget that was extended.
     """
 
     kind: str
@@ -126,7 +137,12 @@ class Receipt:
     warnings: tuple[str, ...]
 
     def completed_step(self) -> dict[str, Any]:
-        """Return exactly the reference's nine keys, JSON-ready, from the `own` numbers."""
+        """Return the receipt as a short JSON-ready dict, with what the step itself spent.
+
+        Returns:
+            A dict with *name*, *function*, *model*, *input_tokens*, *output_tokens*, *cost_usd* (as a float),
+            *llm_calls*, *status* and *error* (its message).
+        """
         return {
             "name": self.name,
             "function": self.function,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._accounting import count, has_usd_limit, late_owner, measure, unpriced
+from ._accounting import count, late_owner, measure
 from ._charge import charge, exceeded
 from ._firing import fire_thresholds
 from ._hooks import armed
@@ -11,6 +11,7 @@ from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import look
 from ._settings import meet_unscoped
+from ._watch import tell_refused
 from .errors import StepwardenError
 
 
@@ -27,8 +28,15 @@ def record_usage(
 ) -> None:
     """Count one call that was made, on the current scope and every scope around it, and then check the limits.
 
-    Held amounts do not count here. Outside every scope it does nothing, but for the warning or refusal that
-    `configure` asks for.
+    The call has been made already, so a limit can be passed by it; `reserve` keeps that from happening. Held amounts
+    do not count here. Outside every scope it does nothing, but for the warning or refusal that `configure` asks for.
+
+    Example:
+        >>> import stepwarden as sw
+        >>> with sw.step("classify") as step:
+        ...     sw.record_usage("gpt-5-mini", input_tokens=480, output_tokens=20, cost_usd="0.00016")
+        >>> step.own.total_tokens, step.own.cost_usd
+        (500, Decimal('0.00016'))
 
     Args:
         model: The model that was called; not empty, it becomes the step's last model.
@@ -63,9 +71,7 @@ def record_usage(
     if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
         used = model or default_model()
         counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
-        cost, extra = measure(cost, scope.run.rates(used), *counts, estimated=estimated)
-        if extra is not None and extra.unpriced and has_usd_limit(scope):
-            error = unpriced(scope, used)
+        cost, extra, error = measure(scope, used, cost, scope.run.rates(used), *counts, estimated=estimated)
     tree = scope.tree
     with tree.lock:
         owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
@@ -83,4 +89,5 @@ def record_usage(
     if armed.thresholds:
         fire_thresholds(scope, error)
     if error is not None:
+        tell_refused(scope, error)
         raise error

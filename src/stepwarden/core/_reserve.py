@@ -6,10 +6,11 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._accounting import has_usd_limit, unpriced
+from ._accounting import at_least_0, has_usd_limit, unpriced
 from ._charge import budget_error, set_aside, show
 from ._hold import OPEN, PENDING, Hold, context_hold, get_hold, set_hold
 from ._leaf import default_model, get_leaf, resolve
@@ -17,6 +18,7 @@ from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import Waiter, admit, park, withdraw
 from ._settings import meet_unscoped, settings
+from ._watch import tell_refused, tell_waited
 from .errors import ReserveTimeoutError, RunClosedError, StepwardenError, WouldBlockError
 
 if TYPE_CHECKING:
@@ -31,7 +33,12 @@ R = TypeVar("R")
 class Reservation:
     """Describe the worst case of a call; the hold is taken by ``with``, ``async with``, `acquire` or ``await``.
 
-    Made by `reserve`. It may be used again, also while a hold that it took is open.
+    Made by `reserve`; it may be used again, also while a hold of it is open. A block that is left before its hold was
+    settled or released keeps the worst case: the input counts as spent, the rest as uncertain.
+
+    Take it in the task that makes the call, with a *timeout* of its own. `asyncio.wait_for` (before Python 3.12) and
+    `asyncio.to_thread` take it in a copy of the context, where the caller does not know of it: its next reservation
+    may then wait for it as long as it may at all, instead of being refused as ``would_deadlock``.
     """
 
     __slots__ = ("_blocks", "_cost", "_input", "_min_output", "_model", "_output", "_timeout", "_wait")
@@ -143,7 +150,9 @@ class Reservation:
             model = model or default_model()
             rates = scope.run.rates(model)
             if rates is None and (model or self._input or self._output) and has_usd_limit(scope):
-                raise unpriced(scope, model)
+                error = unpriced(scope, model)
+                tell_refused(scope, error)
+                raise error
         return Hold(scope, self._input, self._output, self._min_output, fixed, model, rates)
 
     def _obtain(self) -> Hold:
@@ -171,15 +180,19 @@ class Reservation:
 
     def _contend(self, hold: Hold, arm: Callable[[Waiter], None], wait: Callable[[Waiter], R]) -> R | None:
         """Get the hold among those who want room, waiting for it where that is needed and allowed."""
-        with hold.tree.lock:
-            blocked = admit(hold, never_waits=context_hold() is not None)
-            if blocked is None:
-                return None
-            if not self._wait or (self._timeout is not None and self._timeout <= 0):
-                raise _timed_out(*blocked, 0.0)
-            waiter = Waiter(hold)
-            arm(waiter)
-            park(waiter, *blocked)
+        try:
+            with hold.tree.lock:
+                blocked = admit(hold, never_waits=context_hold() is not None)
+                if blocked is None:
+                    return None
+                if not self._wait or (self._timeout is not None and self._timeout <= 0):
+                    raise _timed_out(*blocked, 0.0)
+                waiter = Waiter(hold)
+                arm(waiter)
+                park(waiter, *blocked)
+        except StepwardenError as error:
+            tell_refused(hold.scope, error)
+            raise
         return wait(waiter)
 
     def _longest_wait(self, scope: Scope | None, waited: float) -> tuple[float, Scope | None]:
@@ -196,10 +209,9 @@ class Reservation:
         return longest, hurried
 
     def _wait_in_thread(self, waiter: Waiter) -> None:
-        began = time.monotonic()
-        try:
+        with _waiting(waiter) as began:
             if _runs_event_loop():
-                raise WouldBlockError(  # noqa: TRY301 - it takes the caller out of the queue like any other
+                raise WouldBlockError(
                     "acquire() would wait for other calls' holds on a thread that runs an event loop, and freeze it; "
                     "use `await reserve(...)` or `async with reserve(...)`, or wait=False"
                 )
@@ -209,12 +221,8 @@ class Reservation:
                 if longest <= 0 or waiter.gate.acquire(timeout=min(longest, threading.TIMEOUT_MAX)):
                     break
             self._conclude(waiter, hurried, time.monotonic() - began)
-        except BaseException:
-            take_out(waiter)
-            raise
 
     async def _wait_in_task(self, waiter: Waiter) -> None:
-        began = time.monotonic()
         loop = waiter.gate.get_loop()
         hurried: Scope | None = None
         timer: Any = None
@@ -227,16 +235,14 @@ class Reservation:
             else:
                 _finish(waiter.gate)
 
-        expire()
-        try:
-            await waiter.gate
-            self._conclude(waiter, hurried, time.monotonic() - began)
-        except BaseException:
-            take_out(waiter)
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
+        with _waiting(waiter) as began:
+            try:
+                expire()
+                await waiter.gate
+                self._conclude(waiter, hurried, time.monotonic() - began)
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     def _conclude(self, waiter: Waiter, hurried: Scope | None, waited: float) -> None:
         """Raise unless the waiter was granted what it asked for."""
@@ -297,6 +303,20 @@ def _finish(woken: Any) -> None:
         woken.set_result(None)
 
 
+@contextmanager
+def _waiting(waiter: Waiter) -> Iterator[float]:
+    """Give the time from which a caller waits, in seconds; take it out if an error ends that."""
+    began = time.monotonic()
+    try:
+        yield began
+    except BaseException as error:
+        take_out(waiter)
+        tell_refused(waiter.hold.scope, error)
+        raise
+    finally:
+        tell_waited(waiter, time.monotonic() - began)
+
+
 def take_out(waiter: Waiter) -> None:
     """Take out a caller that stopped waiting."""
     with waiter.hold.tree.lock:
@@ -325,15 +345,6 @@ def _check_timeout(timeout: object) -> None:
         raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
 
 
-def _at_least_0(name: str, value: object) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    number = value.__index__()
-    if number < 0:
-        raise ValueError(f"{name} must be >= 0, not {value!r}")
-    return int(number)
-
-
 def reserve(
     *,
     input_tokens: int = 0,
@@ -356,18 +367,18 @@ def reserve(
         timeout: The longest to wait, in seconds; never longer than `max_seconds` of a scope around or `max_wait`.
 
     Returns:
-        The reservation: use it as ``with``, ``async with``, ``.acquire()`` or ``await``.
+        The reservation, to be used as ``with``, ``async with``, ``.acquire()`` or ``await``.
 
     Raises:
         TypeError: If a number is of another type.
         ValueError: If a number is negative, or not finite.
     """
     if input_tokens.__class__ is not int or input_tokens < 0:
-        input_tokens = _at_least_0("input_tokens", input_tokens)
+        input_tokens = at_least_0(input_tokens, "input_tokens")
     if output_tokens.__class__ is not int or output_tokens < 0:
-        output_tokens = _at_least_0("output_tokens", output_tokens)
+        output_tokens = at_least_0(output_tokens, "output_tokens")
     if min_output_tokens != 1:
-        min_output_tokens = _at_least_0("min_output_tokens", min_output_tokens)
+        min_output_tokens = at_least_0(min_output_tokens, "min_output_tokens")
     if timeout is not None:
         _check_timeout(timeout)
     # Without `__init__`, which costs as much again as all of this.

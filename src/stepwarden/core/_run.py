@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Self, cast
 
 from ._budget import Budget
-from ._deadline import Deadline, close_deadline, open_deadline
+from ._deadline import close_deadline, open_deadline
 from ._definition import StepDefinition, parse_budget, parse_name, parse_output_default
 from ._hooks import Hooks
 from ._leaf import get_leaf, leave, resolve, restore, set_leaf
@@ -22,7 +22,8 @@ from ._rates import Rates
 from ._receipt import Receipt, ReceiptError, Status
 from ._scope import Scope
 from ._settings import PriceTable, parse_prices, settings
-from ._tree import Tree, current_flow
+from ._tree import Tree, current_flow, entered
+from ._watch import Watched, Watcher, close_scope, watch
 from .errors import DefinitionError, ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -33,6 +34,15 @@ class Run(Scope):
     """Be the root of one execution, as ``with Run() as run`` or ``async with``; inside another run, its child.
 
     A child is charged upward and its policy only narrows; hooks and prices that it does not bring are its parent's.
+    A step or persona that is called outside every run opens one for itself alone.
+
+    Example:
+        >>> import stepwarden as sw
+        >>> with sw.Run(budget=sw.Budget(max_usd=1)) as run:
+        ...     with sw.step("classify"):
+        ...         sw.record_usage("gpt-5-mini", input_tokens=500, cost_usd="0.0002")
+        >>> [(receipt.name, str(receipt.status)) for receipt in run.receipts], run.remaining.max_usd
+        ([('classify', 'completed')], Decimal('0.9998'))
 
     Args:
         budget: The limits of everything under it, or None.
@@ -50,15 +60,8 @@ class Run(Scope):
 
     kind = "run"
     __slots__ = (
-        "_deadline",
-        "_id",
-        "_own_hooks",
-        "_table",
-        "default_max_output_tokens",
-        "hooks",
-        "is_implicit",
-        "keep",
-        "ledger",
+        "_id", "_own_hooks", "_table", "audience", "default_max_output_tokens", "hooks", "is_implicit",
+        "keep", "ledger", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -83,7 +86,6 @@ class Run(Scope):
         self.keep = self.ledger.keep
         self._table = {} if prices is None else parse_prices(prices)
         self._id = os.urandom(10).hex()
-        self._deadline: Deadline | None = None
         self._own_hooks = hooks
         self.is_implicit = False
         plan = Plan(
@@ -105,6 +107,8 @@ class Run(Scope):
         self.run = self
         around_hooks: Hooks = settings.hooks if parent is None else parent.run.hooks
         self.hooks: Hooks = around_hooks if self._own_hooks is None else self._own_hooks
+        self.audience: Hooks | type[Watched] = self.hooks
+        self.watchers: tuple[Watcher, ...] = ()
 
     @property
     def id(self) -> str:
@@ -118,7 +122,7 @@ class Run(Scope):
 
     @property
     def receipts(self) -> tuple[Receipt, ...]:
-        """The newest receipts of steps and personas under it, in completion order: inner before outer."""
+        """The newest receipts of steps and personas under it, in completion order, so inner before outer."""
         return self.ledger.receipts
 
     @property
@@ -160,26 +164,29 @@ class Run(Scope):
         while around is not None and around.run.status is not None:
             around = around.run.parent  # a run that has ended takes no more, but one around it may
         self._place(self.plan, around)
+        if around is None:
+            entered[id(self.tree)] = self.tree
         self.flow = current_flow()
         set_leaf(self)
+        watch(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         stray = leave(self, Status.COMPLETED if error is None else status_of(error))
-        if stray is not None:
+        if stray is not None and (error is None or isinstance(error, Exception)):
             raise stray from error
 
     async def __aenter__(self) -> Self:
         self.__enter__()
-        self._deadline = await open_deadline(self)
+        await open_deadline(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        raised = await close_deadline(self._deadline, self, kind, error, trace)
+        raised = await close_deadline(self, kind, error, trace)
         self.__exit__(None if raised is None else type(raised), raised, trace)
         if raised is not None and raised is not error:
             raise raised
@@ -208,10 +215,11 @@ class Run(Scope):
         self.keep = settings.ledger.keep
         self._place(self.plan, None)
         self.outer = None
+        watch(self)
 
-    def close(self, status: Status, error: ReceiptError | None = None) -> None:  # noqa: ARG002 - a run has no receipt
+    def close(self, status: Status, error: ReceiptError | None = None) -> bool:  # noqa: ARG002 - a run has no receipt
         """End the run: abandon what is still open under it, and keep what its open holds may cost as uncertain."""
-        tree = self.tree
+        tree, was_open = self.tree, False
         try:
             while self.status is None:
                 with tree.lock:
@@ -223,7 +231,7 @@ class Run(Scope):
                                 look(parked)
                 for scope in reversed(self.open_scopes):
                     if scope.status is None:
-                        scope.close(Status.ABANDONED)
+                        close_scope(scope, Status.ABANDONED)
                     else:  # a signal handler raised while it closed, so its end is made up for here
                         tree.open.pop(scope.serial, None)
                         if scope.kind != "run":
@@ -236,9 +244,13 @@ class Run(Scope):
                     if not self.holds and not self.open_scopes:
                         self.closed_ns = tree.clock()
                         self.status = status
+                        was_open = True
                         tree.open.pop(self.serial, None)
+                        if self.parent is None:
+                            entered.pop(id(tree), None)
         except ForkedRunError:
-            return  # the run belongs to the parent process, which ends it
+            pass  # the run belongs to the parent process, which ends it
+        return was_open
 
     def _holds(self, scope: Scope | None) -> bool:
         while scope is not None and scope is not self:

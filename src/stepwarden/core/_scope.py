@@ -13,7 +13,7 @@ from ._money import dollars
 from ._policy import Policy
 from ._queue import look
 from ._receipt import CallRecord, Receipt, ReceiptError, Status
-from ._tally import NO_EXTRA, NOTHING, Detail, Extra
+from ._tally import NO_EXTRA, Detail, Extra
 from .errors import ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -28,7 +28,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Scope:
-    """Be one activation of a run, persona or step, open or closed; what users read of it stays readable."""
+    """Be one activation of a run, persona or step, open or closed; what users read of it stays readable.
+
+    Attributes:
+        parent: The scope around it, or None.
+        policy: The policy in force in it.
+        status: How it ended, or None while it is open.
+    """
 
     kind: ClassVar[str]
     __slots__ = (
@@ -125,25 +131,26 @@ class Scope:
         """What open calls in and under it hold."""
         with self.tree.reading:
             meter = self.meter
-            uncertain = self.detail.uncertain if self.detail else NOTHING
+            extra = self.detail.total if self.detail else NO_EXTRA
             if meter is None:
                 return Usage()
             return Usage(
-                input_tokens=meter.aside_input - uncertain.input,
-                output_tokens=meter.aside_output - uncertain.output,
-                cost_usd=dollars(meter.aside_cost - uncertain.cost),
-                calls=meter.aside_calls - uncertain.calls,
+                input_tokens=meter.aside_input,
+                output_tokens=meter.aside_output - extra.uncertain_output,
+                cost_usd=dollars(meter.aside_cost - extra.uncertain_cost),
+                calls=meter.aside_calls,
             )
 
     @property
     def uncertain(self) -> Usage:
         """What is set aside for calls that were sent and whose cost never became known."""
         with self.tree.reading:
-            return (self.detail.uncertain if self.detail else NOTHING).usage
+            extra = self.detail.total if self.detail else NO_EXTRA
+            return Usage(output_tokens=extra.uncertain_output, cost_usd=dollars(extra.uncertain_cost))
 
     @property
     def remaining(self) -> Budget:
-        """What is left over the whole chain: limit - spent - uncertain - held, never below 0."""
+        """What is left over the whole chain, as limit - spent - uncertain - held, never below 0."""
         left: dict[str, int] = {}
         with self.tree.reading:
             scope: Scope | None = self
@@ -297,7 +304,10 @@ class Scope:
 
     def uncertain_of(self, limit: str) -> int:
         """Return what is uncertain of *limit*, in internal units."""
-        return 0 if self.detail is None else self.detail.uncertain.of(limit)
+        extra = self.detail.total if self.detail else NO_EXTRA
+        if limit == "max_usd":
+            return extra.uncertain_cost
+        return extra.uncertain_output if limit in {"max_tokens", "max_output_tokens"} else 0
 
     def freeze(self) -> None:
         """Keep the receipt as it is, before anything changes after the scope has closed; a run leaves none."""
@@ -309,7 +319,7 @@ class Scope:
         extra: Extra = getattr(self.detail, which) if self.detail else NO_EXTRA
         return Usage() if self.meter is None else self.meter.usage(which, extra)
 
-    def close(self, status: Status, error: ReceiptError | None = None) -> None:
+    def close(self, status: Status, error: ReceiptError | None = None) -> bool:
         """End the activation: hand its open holds to the nearest open scope and keep its receipt; once only.
 
         No lock is taken. Usage that another thread adds at this moment came just before or just after: what is read
@@ -319,11 +329,14 @@ class Scope:
         Args:
             status: How it ended.
             error: What ended it, for failed, skipped, escalated and denied.
+
+        Returns:
+            Whether it was open.
         """
         try:
             closed_ns = self.tree.clock()
         except ForkedRunError:
-            return  # the activation belongs to the parent process, which leaves its receipt
+            return False  # the activation belongs to the parent process, which leaves its receipt
         if self.status is None:
             if error is not None:
                 self.make_detail().error = error
@@ -337,6 +350,8 @@ class Scope:
             self.tree.open.pop(self.serial, None)
             if self.holds:
                 self.hand_over()
+            return True
+        return False
 
     def hand_over(self) -> None:
         """Hand the open holds of this closed scope to the nearest open one."""

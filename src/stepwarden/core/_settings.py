@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._budget import parse_seconds
 from ._hooks import Hooks
 from ._memory import MemoryLedger
 from ._rates import Rates, rates_from_mapping
-from ._tree import Clock, any_run_is_open
+from ._tree import Clock, any_run_is_open, entered_run
 from .errors import DefinitionError, PolicyViolationError, UnscopedCallWarning
+
+if TYPE_CHECKING:
+    from ._run import Run
+    from ._watch import Listener, Watcher
 
 PriceTable = Mapping[str, Mapping[str, Any]]
 _UNSCOPED = ("warn", "refuse", "pass")
@@ -44,6 +49,9 @@ class Settings:
         self.max_wait = 600.0
         self.prices: dict[str, Rates] = {}
         self.unscoped_calls = "warn"
+        # What the edges bring: the core alone writes no spans, no metrics and no log.
+        self.watches: tuple[Callable[[Run], Watcher | None], ...] = ()
+        self.listeners: tuple[Listener, ...] = ()
 
 
 def _no_price(model: str) -> None:
@@ -106,9 +114,27 @@ def meet_unscoped(what: str) -> None:
             "carry the caller's scope there with stepwarden.propagate"
         )
     if settings.unscoped_calls == "warn" and any_run_is_open():
-        warnings.warn(
-            f"{what} outside every scope while a run is open: it is not counted anywhere; if it belongs to that run, "
-            "carry the scope there with stepwarden.propagate or stepwarden.install('threading')",
-            UnscopedCallWarning,
-            stacklevel=4,
-        )
+        _warn(f"{what} outside every scope while a run is open: it is not counted anywhere")
+
+
+def meet_lost_context(what: str) -> None:
+    """Warn of a scope that opens a run of its own, if somebody has a run open and it probably belongs there.
+
+    Args:
+        what: What opens, such as ``"step `plan`"``.
+    """
+    run = None if settings.unscoped_calls == "pass" else entered_run()
+    if run is not None:
+        _warn(f"{what} outside every scope while run `{run}` is open: no limit of that run holds for it")
+
+
+def _warn(what: str) -> None:
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith(("stepwarden.", "contextlib")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(
+        f"{what}; if it belongs to that run, carry the scope there with stepwarden.propagate or "
+        "stepwarden.install('threading')",
+        UnscopedCallWarning,
+        stacklevel=level,
+    )

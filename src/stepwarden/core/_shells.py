@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextvars import Token
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ from ._deadline import within_deadline
 from ._firing import run_async, run_sync
 from ._kind import Kind, decorated, first_resumption, kind_of, refuse_coroutine
 from ._kinds import HookScope
-from ._leaf import get_leaf, resolve, set_leaf
+from ._leaf import get_leaf, resolve, restore, set_leaf
 from ._tree import current_flow
+from ._watch import tell_resumed, tell_suspended
 
 if TYPE_CHECKING:
     from ._plan import Plan
@@ -47,7 +49,7 @@ def _function_shell(function: Function, plan: Plan) -> Function:
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         current = get_leaf()
-        if current is None or current.status is not None or current.run.hooks.is_heard:
+        if current is None or current.status is not None or current.run.audience.is_heard:
             scope, args, kwargs = run_sync(enter(plan, current, args, kwargs))
         else:
             scope = scope_type(plan, current, current)
@@ -63,7 +65,7 @@ def _function_shell(function: Function, plan: Plan) -> Function:
             if raised is error:
                 raise
             raise raised  # noqa: B904 - its cause is set
-        if scope.run.hooks.is_heard:
+        if scope.run.audience.is_heard:
             return run_sync(conclude(scope, result, args, kwargs))
         finish(scope)
         return result
@@ -77,7 +79,7 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         current = get_leaf()
-        if current is None or current.status is not None or current.run.hooks.is_heard:
+        if current is None or current.status is not None or current.run.audience.is_heard:
             scope, args, kwargs = await run_async(enter(plan, current, args, kwargs))
         else:
             scope = scope_type(plan, current, current)
@@ -93,7 +95,7 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
             if raised is error:
                 raise
             raise raised  # noqa: B904 - its cause is set
-        if scope.run.hooks.is_heard:
+        if scope.run.audience.is_heard:
             return await run_async(conclude(scope, result, args, kwargs))
         finish(scope)
         return result
@@ -109,7 +111,7 @@ def _generator_shell(function: Function, plan: Plan) -> Function:
 
 
 def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, kwargs: Any) -> Generator[Any, Any, Any]:
-    consumer = get_leaf()
+    token = set_leaf(get_leaf())  # to give back the consumer's leaf, in the consumer's own context only
     try:
         scope, args, kwargs = run_sync(enter(plan, caller, args, kwargs, called_before=True))
         result: Any = None
@@ -123,17 +125,16 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
                 except StopIteration as stop:
                     result = stop.value
                     break
-                inside = get_leaf()
-                set_leaf(consumer)
+                inside = set_outside(scope, token)
                 # Whoever resumes or collects it next may be another context, with another leaf to give back.
                 try:
                     sent = yield item
                 except BaseException as thrown:  # noqa: BLE001 - it goes on inside the body
-                    consumer = set_inside(inside)
+                    token = set_inside(scope, inside)
                     closes_early = isinstance(thrown, GeneratorExit)
                     advance = functools.partial(body.throw, thrown)
                 else:
-                    consumer = set_inside(inside)
+                    token = set_inside(scope, inside)
                     advance = functools.partial(body.send, sent)
         except BaseException as error:
             raised, fallback = run_sync(abort(scope, error, args, kwargs))
@@ -147,7 +148,7 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
             return result
         return run_sync(conclude(scope, result, args, kwargs))
     finally:
-        set_leaf(consumer)
+        restore(token)
 
 
 def scope_of_call() -> Scope | None:
@@ -156,11 +157,19 @@ def scope_of_call() -> Scope | None:
     return current if isinstance(current, HookScope) else resolve(current)
 
 
-def set_inside(inside: Scope | None) -> Scope | None:
-    """Put a generator's own leaf in force; return the leaf of whoever resumed it."""
-    consumer = get_leaf()
-    set_leaf(inside)
-    return consumer
+def set_outside(scope: Scope, token: Token[Scope | None]) -> Scope | None:
+    """Put the leaf of a generator's consumer in force; return the generator's own."""
+    inside = get_leaf()
+    restore(token)
+    tell_suspended(scope)
+    return inside
+
+
+def set_inside(scope: Scope, inside: Scope | None) -> Token[Scope | None]:
+    """Put a generator's own leaf in force; return what puts back that of whoever resumed it."""
+    token = set_leaf(inside)
+    tell_resumed(scope)
+    return token
 
 
 def _async_generator_shell(function: Function, plan: Plan) -> Function:
@@ -173,7 +182,7 @@ def _async_generator_shell(function: Function, plan: Plan) -> Function:
 async def _generate_async(
     function: Function, plan: Plan, caller: Scope | None, args: Any, kwargs: Any
 ) -> AsyncGenerator[Any, Any]:
-    consumer = get_leaf()
+    token = set_leaf(get_leaf())  # to give back the consumer's leaf, in the consumer's own context only
     try:
         scope, args, kwargs = await run_async(enter(plan, caller, args, kwargs, called_before=True))
         closes_early = False
@@ -185,16 +194,15 @@ async def _generate_async(
                     item = await within_deadline(scope, advance())
                 except StopAsyncIteration:
                     break
-                inside = get_leaf()
-                set_leaf(consumer)
+                inside = set_outside(scope, token)
                 try:
                     sent = yield item
                 except BaseException as thrown:  # noqa: BLE001 - it goes on inside the body
-                    consumer = set_inside(inside)
+                    token = set_inside(scope, inside)
                     closes_early = isinstance(thrown, GeneratorExit)
                     advance = functools.partial(body.athrow, thrown)
                 else:
-                    consumer = set_inside(inside)
+                    token = set_inside(scope, inside)
                     advance = functools.partial(body.asend, sent)
         except BaseException as error:
             raised, _ = await run_async(abort(scope, error, args, kwargs))
@@ -208,4 +216,4 @@ async def _generate_async(
         elif (await run_async(conclude(scope, _NO_OUTPUT, args, kwargs))) is not _NO_OUTPUT:
             raise TypeError(f"a PostStep hook replaced the output of async generator `{scope.name}`, which has none")
     finally:
-        set_leaf(consumer)
+        restore(token)

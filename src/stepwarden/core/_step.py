@@ -116,22 +116,36 @@ def step(
     side_effect_level: SideEffectLike | None = None,
     default_max_output_tokens: int | None = None,
 ) -> Any:
-    """Make a function a step, or open one as a block.
+    """Make a function a step: each call of it runs inside a contract of its own and leaves a receipt.
 
-    A block is ``with step("name") as scope`` or ``async with``.
+    Decorate bare, ``@step``, or with arguments; functions, coroutine functions, generators, async generators and
+    methods, below ``@classmethod`` and ``@staticmethod``. Decorating again replaces. A block of code is a step with
+    ``with step("name") as scope`` or ``async with``.
 
-    Bare or with arguments, on functions, coroutine functions, generators, async generators and methods; below
-    ``@classmethod`` and ``@staticmethod``. Decorating again replaces.
+    Example:
+        >>> import stepwarden as sw
+        >>> @sw.step(budget=sw.Budget(max_tokens=100), error_boundary="continue", fallback="unknown")
+        ... def classify(text):
+        ...     sw.record_usage(input_tokens=90, output_tokens=20)
+        ...     return "a bug"
+        >>> with sw.Run() as run:
+        ...     classify("It crashes.")
+        'unknown'
+        >>> run.receipts[0].error.message
+        'step `classify` exceeded max_tokens budget (110 > 100)'
 
     Args:
         function: The function, where the decorator is bare; or the name.
         name: The step's name; by default the function's.
         model: The default model for calls inside it.
         budget: Its limits, a `Budget` or a mapping of its fields.
-        error_boundary: ``"fail"``, ``"continue"`` or ``"escalate"`` when its own budget is exhausted.
+        error_boundary: What it does when its own budget is exhausted: ``"fail"`` raises `BudgetExceededError`,
+            ``"continue"`` returns *fallback*, ``"escalate"`` raises `EscalationError`.
         fallback: What ``continue`` returns.
-        tools: Its own tool ceiling; None for none of its own, an empty list for no tools.
-        side_effect_level: Its own side-effect ceiling.
+        tools: The tools that it may call, as names and ``prefix*`` patterns; None for no ceiling of its own, an empty
+            list for no tools.
+        side_effect_level: The highest side effect that its tools may have, a `SideEffect` or its name in lower
+            case; None for no ceiling of its own.
         default_max_output_tokens: The output assumed for a call that names no limit, in tokens.
 
     Returns:
@@ -192,7 +206,7 @@ def register_step(function: Callable[P, R], definition: StepDefinition) -> Calla
 
 
 def step_from_dict(function: Callable[P, R], mapping: Mapping[str, Any]) -> Callable[P, R]:
-    """Make a function a step by a mapping, strictly.
+    """Make a function a step by a mapping, as a file of settings has it; an unknown key is an error.
 
     Args:
         function: The function.

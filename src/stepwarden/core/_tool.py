@@ -12,15 +12,17 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 from ._accounting import late_owner
 from ._charge import budget_error, charge, exceeded_limit
 from ._definition import parse_name
-from ._firing import ask_observer, fire_thresholds
-from ._hooks import HookEvent, armed
+from ._firing import event_of, fire_thresholds, hooks_for, observe_now
+from ._hooks import armed
 from ._kind import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated
 from ._leaf import get_leaf, resolve
 from ._meter import meter_of
 from ._policy import SideEffect, SideEffectLike, parse_side_effect
-from ._receipt import ToolRecord
+from ._receipt import Status, ToolRecord
+from ._run import status_of
 from ._scope import Scope
 from ._settings import meet_unscoped
+from ._watch import tell_refused
 from .errors import BudgetExceededError, DefinitionError, RunClosedError, ToolDeniedError
 
 P = ParamSpec("P")
@@ -54,6 +56,17 @@ def tool(function: Callable[P, R], /) -> Callable[P, R]: ...
 def tool(name: str | None = None, *, side_effect: SideEffectLike = SideEffect.NETWORK) -> ToolDecorator: ...
 def tool(function: Any = None, /, *, name: str | None = None, side_effect: SideEffectLike = SideEffect.NETWORK) -> Any:
     """Make a function a tool: the policy in force is asked, and the call counted, before its body runs.
+
+    Example:
+        >>> import stepwarden as sw
+        >>> @sw.tool(side_effect="workspace_write")
+        ... def write_file(path):
+        ...     return "written"
+        >>> with sw.step("draft", side_effect_level="read_only"):
+        ...     write_file("reply.txt")
+        Traceback (most recent call last):
+            ...
+        stepwarden.core.errors.ToolDeniedError: ...
 
     Args:
         function: The function, where the decorator is bare; or the name.
@@ -152,7 +165,9 @@ def tool_call(name: str, side_effect: SideEffect) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _note(owner, ToolRecord(name, "failed", type(error).__name__))
+        status = status_of(error)
+        how = None if status is Status.CANCELLED else type(error).__name__
+        _note(owner, ToolRecord(name, str(status), how))
         raise
     _note(owner, ToolRecord(name, "completed", None))
 
@@ -168,12 +183,13 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
         raise RunClosedError(f"run `{scope.run.name}` has ended, and tool `{name}` cannot be called under it")
     reason = scope.policy.refusal(name, side_effect)
     if reason is not None:
-        denied = ToolDeniedError(
-            f"{scope.kind} `{scope.name}` denied: {reason}", tool=name, reason=reason, policy=scope.policy
-        )
+        message = f"{scope.kind} `{scope.name}` denied: {reason}, by {_ceiling(scope, name, side_effect)}"
+        denied = ToolDeniedError(message, tool=name, reason=reason, policy=scope.policy)
         _note(scope, ToolRecord(name, "denied", reason))
+        tell_refused(scope, denied)
         _tell_denied(scope, denied)
         raise denied
+    refused = None
     with scope.tree.lock:
         owner = scope if scope.status is None else late_owner(scope, 0, 0, 0, 0, 1)
         # Counted first and checked then: a finaliser between the two cannot let one more through.
@@ -185,10 +201,26 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
                 owner.make_detail().late.add(0, 0, 0, 0, -1)
             refused = _refusal(*full)
             owner.make_detail().tools.append(ToolRecord(name, "refused", str(refused)))
-            raise refused
+    if refused is not None:
+        tell_refused(scope, refused)
+        raise refused
     if armed.thresholds:
         fire_thresholds(scope)
     return owner
+
+
+def _ceiling(scope: Scope, name: str, side_effect: SideEffect) -> str:
+    """Name the declaration that refuses a tool, the outermost if there are several: where to change it."""
+    while scope.parent is not None and scope.parent.policy.refusal(name, side_effect) is not None:
+        scope = scope.parent
+    of, axis = f"{scope.kind} `{scope.name}`", "tools" if not scope.policy.allows_tool(name) else "side_effect_level"
+    if scope.kind == "run":
+        return f"the policy of {of}"
+    persona = scope.persona_scope
+    stage = None if persona is None or persona is scope else persona.plan.stages.get(scope.name)
+    if persona is None or stage is None or stage.policy.refusal(name, side_effect) is None:
+        return f"{axis} of {of}"
+    return f"{axis.replace('tools', 'allowed_tools')} of the stage for {of} in persona `{persona.plan.name}`"
 
 
 def _full(scope: Scope | None) -> tuple[Scope, str] | None:
@@ -213,10 +245,5 @@ def _refusal(scope: Scope, limit: str) -> BudgetExceededError:
 
 
 def _tell_denied(scope: Scope, denied: ToolDeniedError) -> None:
-    step = scope.name if scope.kind == "step" else None
-    for hook in scope.run.hooks.matching("OnToolDenied", scope.persona, step):
-        target = ".".join(part for part in (scope.persona, step) if part is not None) or scope.name
-        event = HookEvent(
-            "OnToolDenied", target, persona=scope.persona, step=step, function=scope.function, kwargs={}, error=denied
-        )
-        ask_observer(hook, event, scope, denied)
+    event = event_of("OnToolDenied", scope.plan, scope.persona, error=denied)
+    observe_now(((hook, event, scope) for hook in hooks_for("OnToolDenied", scope)), denied)

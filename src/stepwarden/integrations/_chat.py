@@ -97,6 +97,7 @@ class ChatStream:
         self._pending = b""
         self._last: dict[str, Any] = {}
         self._usage: Any = None
+        self._said: list[str] = []
         self._text_bytes = 0
         # Most servers send a chunk a token; at least a token was made where any chunk came.
         self._chunks = 0
@@ -124,6 +125,11 @@ class ChatStream:
         arrived = max(1, self._chunks, tokens_in(self._text_bytes))
         return _reported({**self._last, "usage": self._usage}, arrived)
 
+    @property
+    def text(self) -> str:
+        """The text received so far; of several choices the first."""
+        return "".join(self._said)
+
     def _is_shown(self, event: bytes) -> bool:
         data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
         if not data.startswith(b"{"):
@@ -138,6 +144,7 @@ class ChatStream:
         if isinstance(choices, list):
             self._is_chat = True
             said = sum(_text_bytes(choice, "delta") for choice in choices)
+            self._said += [_content(choice) for choice in choices]
             self._text_bytes += said
             self._chunks += said > 0
         if not isinstance(chunk.get("usage"), dict):
@@ -161,6 +168,12 @@ def _split_events(data: bytes) -> list[bytes]:
 
 def _text_tokens(choice: Any, key: str) -> int:
     return tokens_in(_text_bytes(choice, key))
+
+
+def _content(choice: Any) -> str:
+    delta = choice.get("delta") if isinstance(choice, dict) and not choice.get("index") else None
+    content = delta.get("content") if isinstance(delta, dict) else None
+    return content if isinstance(content, str) else ""
 
 
 def _text_bytes(choice: Any, key: str) -> int:

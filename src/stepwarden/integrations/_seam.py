@@ -1,25 +1,51 @@
-"""What is common to every guarded SDK: estimate, reserve, send, settle, and what a failed call means.
+"""What is common to every guarded call: estimate, reserve, call, settle, and what a failed call means.
 
-An SDK's own file says how its requests are read and rewritten (a `WireCall`) and where each attempt is sent; the
-rest stands here once. One `Attempt` is one request on the wire.
+An `Attempt` is one call of any kind that costs something. It reserves when it is entered, tells the output limit to
+send, and is settled by what comes back::
+
+    with Attempt(model="gpt-5-mini", input_tokens=800, output_tokens=settings.max_tokens) as attempt:
+        reply = call(max_tokens=attempt.output_limit or settings.max_tokens)
+        attempt.settle(Reported(model=reply.model, input_tokens=reply.usage.input, output_tokens=reply.usage.output))
+
+``async with`` is the same and waits without blocking the loop; `acquire`, `acquire_async` and `failed` are for those
+who cannot write a block. Entering raises whatever refuses the call, and then nothing may be sent.
+
+* `Attempt.output_limit` is the limit to write into the call, for each of its *choices*; None: no token or USD limit is
+  in force, and the call is not to be touched. `Attempt.time_left` is the longest that it may take, in seconds.
+* Exactly one thing settles it; whatever comes later does nothing. `settle(Reported(...))`: what a reply says, or with
+  *arrived_tokens* what came of it (counted as an estimate). `settle(None)`: a reply that nobody can read. `release()`:
+  certainly never made. `leave()`: nobody knows what it cost. `failed(error)` and `refused_with(status)` decide between
+  those two, for any SDK's exception and any HTTP status.
+* A block that is left by an exception settles by `failed`; one that ends without settling leaves the call uncertain,
+  unless it said `keep()`: the reply is read later, and whoever reads it settles (`_streams` does it for a stream).
+* **A guard inside a guard.** The first attempt made inside an attempt that is neither settled nor kept takes over its
+  hold instead of reserving again, and settles it; what the outer one does to settle then does nothing, so neither has
+  to know of the other. Attempts after the first (an SDK's retries) reserve anew. An attempt whose call is made only
+  when its reply is first read (a lazy stream) says `keep()` only then.
+
+What speaks HTTP builds on `_wire`, which makes an attempt of a request's body and reads replies off the wire.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from types import TracebackType
+from typing import Self
 
-from stepwarden.core._hold import Hold
+from stepwarden.core._deadline import deadline_error
+from stepwarden.core._hold import Hold, offered
 from stepwarden.core._leaf import get_leaf, resolve
+from stepwarden.core._money import Money
 from stepwarden.core._reserve import reserve
 from stepwarden.core._scope import Scope
 from stepwarden.core.errors import BudgetExceededError
 
+from ._adopt import WorstCase, taken_over
+from ._failure import costs_nothing, is_failure, status_costs_nothing
+
 DEFAULT_MAX_OUTPUT_TOKENS = 1_024
-_NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"})
-_FIRST_ERROR = 400
-_FIRST_SERVER_ERROR = 500
-_OVERLOADED = frozenset({503, 529})
+_HAIR_NS = 1_000_000
+"""By how much a time-out that was set to what is left may fire before our own clock has come to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +60,7 @@ class Reported:
         cache_write_tokens: The part of the input that was written to a cache.
         reasoning_tokens: The part of the output that was reasoning.
         arrived_tokens: The output as counted from what arrived, for a reply that does not say.
+        cost_usd: The cost, where the reply or its SDK says it; None: by the run's prices.
     """
 
     model: str | None = None
@@ -43,142 +70,145 @@ class Reported:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     arrived_tokens: int = 0
-
-
-class StreamReader(Protocol):
-    """Read a streamed reply as it passes."""
-
-    def feed(self, data: bytes) -> bytes:
-        """Take bytes off the wire; return those that the caller is shown."""
-
-    def end(self) -> bytes:
-        """Return what is left to be shown."""
-
-    def reported(self) -> Reported | None:
-        """Return what the reply has said so far; None where that cannot be read."""
-
-
-class WireCall(Protocol):
-    """Be one request that costs something, as one API writes it."""
-
-    @property
-    def model(self) -> str | None:
-        """The model that it names."""
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether it asks for a stream."""
-
-    @property
-    def choices(self) -> int:
-        """How many replies it asks for."""
-
-    @property
-    def output_limit(self) -> int | None:
-        """The most output for each choice, in tokens; None where it names none."""
-
-    @property
-    def min_output(self) -> int:
-        """The least output limit that the API takes."""
-
-    def input_tokens(self) -> int:
-        """Estimate the input."""
-
-    def body(self, output_limit: int | None) -> bytes | None:
-        """Return the request's body with this limit for each choice, or None where nothing in it changes.
-
-        Args:
-            output_limit: Tokens; None where no limit in force needs the request to be touched.
-        """
-
-    def read(self, body: bytes) -> Reported:
-        """Read a whole reply; raise a ValueError where it is none."""
-
-    def stream(self) -> StreamReader:
-        """Return what reads a streamed reply."""
-
-
-class WholeReader:
-    """Read a reply that is no stream of events, though it may be read in pieces.
-
-    Args:
-        call: The request that it answers.
-    """
-
-    def __init__(self, call: WireCall) -> None:
-        self._call = call
-        self._body = bytearray()
-
-    def feed(self, data: bytes) -> bytes:
-        """Take bytes off the wire; all of them are shown."""
-        self._body += data
-        return data
-
-    def end(self) -> bytes:
-        """Return nothing: no byte was kept back."""
-        return b""
-
-    def reported(self) -> Reported | None:
-        """Return what the reply says; None where it cannot be read."""
-        try:
-            return self._call.read(bytes(self._body))
-        except ValueError:
-            return None
+    cost_usd: Money | None = None
 
 
 class Attempt:
-    """Be one request on the wire: reserved before it is sent, settled by what comes back.
+    """Be one call that costs something: reserved before it is made, settled by what comes back.
 
     Args:
-        call: What is sent.
+        model: The model that it names, or None: the default model in force is priced.
+        input_tokens: The input that it will have, as estimated.
+        output_tokens: The most output for each choice; None: what the step, else the run, assumes, else 1,024.
+        min_output_tokens: The least output limit that the API takes.
+        choices: How many replies it asks for.
+        cost_usd: The cost, where it is fixed.
         timeout: The client's own time-out in seconds, or None: no longer is waited for other calls' holds.
     """
 
-    def __init__(self, call: WireCall, timeout: float | None) -> None:
-        self.call = call
+    def __init__(
+        self,
+        *,
+        model: str | None,
+        input_tokens: int,
+        output_tokens: int | None = None,
+        min_output_tokens: int = 1,
+        choices: int = 1,
+        cost_usd: Money | None = None,
+        timeout: float | None = None,
+    ) -> None:
         self.scope = resolve(get_leaf())
         self.is_bounded = _has_token_or_usd_limit(self.scope)
-        asked = call.output_limit
-        self._asked = _default_output(self.scope) if asked is None else asked
-        self._input = call.input_tokens()
-        self.reservation = reserve(
-            input_tokens=self._input,
-            output_tokens=self._asked * call.choices,
-            min_output_tokens=min(call.min_output, self._asked) * call.choices,
-            model=call.model,
+        self.model = model
+        self._choices = choices
+        asked = _default_output(self.scope) if output_tokens is None else output_tokens
+        least = min(min_output_tokens, asked) * choices
+        self._worst = WorstCase(model, input_tokens, asked * choices, least)
+        self._reservation = reserve(
+            input_tokens=input_tokens,
+            output_tokens=asked * choices,
+            min_output_tokens=least,
+            cost_usd=cost_usd,
+            model=model,
             timeout=timeout,
         )
-        self._hold: Hold | None = None
+        # Taken out of it by whoever settles, which is one operation whatever thread it is on.
+        self._claim: list[Hold] = []
+        self._is_kept = False
+        self._granted = 0
 
-    def body(self, hold: Hold) -> bytes | None:
-        """Return the body to send, with what was granted written into it; None for the one that there is.
+    def acquire(self) -> None:
+        """Take the hold: that of the call that this one is made in, else a new one, waiting for room where it must.
 
-        Args:
-            hold: What was granted.
+        Raises:
+            StepwardenError: What `Reservation.acquire` raises; then the call must not be made.
         """
-        self._hold = hold
-        return self.call.body(hold.output_tokens // self.call.choices if self.is_bounded else None)
+        hold = taken_over(self._worst)
+        self._take(self._reservation.acquire() if hold is None else hold)
+
+    async def acquire_async(self) -> None:
+        """Take the hold like `acquire`, waiting without blocking the event loop."""
+        hold = taken_over(self._worst)
+        self._take(await self._reservation if hold is None else hold)
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    async def __aenter__(self) -> Self:
+        await self.acquire_async()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.failed(error)
+        elif not self._is_kept:
+            self.leave()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def _take(self, hold: Hold) -> None:
+        self._is_kept = False
+        self._granted = hold.output_tokens
+        self._claim = [hold]
+        offered.set(self._claim)
+
+    @property
+    def output_limit(self) -> int | None:
+        """The output limit to send, in tokens for each choice; None where the call is not to be touched."""
+        return self._granted // self._choices if self.is_bounded else None
+
+    def keep(self) -> None:
+        """Say that the call was made and its reply is read later: no call after it takes its hold over."""
+        self._is_kept = True
+        hold = self._taken()
+        if hold is not None:
+            self._claim = [hold]
 
     def time_left(self) -> float | None:
         """Return the seconds that `max_seconds` leaves on the chain, or None where there is none."""
-        left: float | None = None
+        hurried = self._most_hurried()
+        return None if hurried is None else max(0.0, hurried[0] / 1e9)
+
+    def overdue(self, partial: str | None = None) -> BudgetExceededError | None:
+        """Return the error to end a stream with, where `max_seconds` of a scope around is over; else None.
+
+        Args:
+            partial: The text that was received; it is paid for, and the error carries it.
+        """
+        hurried = self._most_hurried()
+        if hurried is None or hurried[0] > _HAIR_NS:
+            return None
+        error = deadline_error(hurried[1])
+        error.partial = partial
+        return error
+
+    def _most_hurried(self) -> tuple[int, Scope] | None:
+        """Return the least of the nanoseconds left on the chain and whose they are, the outermost of equals."""
+        found: tuple[int, Scope] | None = None
         scope = self.scope
         while scope is not None:
             if scope.limits is not None and scope.limits.nanoseconds is not None:
-                rest = max(0.0, (scope.limits.nanoseconds - scope.spent("max_seconds")) / 1e9)
-                left = rest if left is None else min(left, rest)
+                left = scope.limits.nanoseconds - scope.spent("max_seconds")
+                if found is None or left <= found[0]:
+                    found = left, scope
             scope = scope.parent
-        return left
+        return found
 
     def failed(self, error: BaseException) -> None:
-        """Settle an attempt that an error ended: nothing was sent, or nobody knows what it cost."""
-        if any(kind.__name__ in _NOT_CONNECTED for kind in type(error).__mro__):
+        """Settle a call that an error of any SDK ended: it was certainly not served, or nobody knows its cost."""
+        if costs_nothing(error):
             self.release()
         else:
             self.leave()
 
     def refused_with(self, status: int) -> bool:
-        """Settle an attempt by its HTTP status, where that is no success.
+        """Settle a call by its HTTP status, where that is no success.
 
         Args:
             status: The status.
@@ -186,19 +216,13 @@ class Attempt:
         Returns:
             Whether it was no success.
         """
-        if status < _FIRST_ERROR:
+        if not is_failure(status):
             return False
-        if status < _FIRST_SERVER_ERROR or status in _OVERLOADED:
+        if status_costs_nothing(status):
             self.release()
         else:
             self.leave()
         return True
-
-    def answered(self, body: bytes) -> None:
-        """Settle an attempt by its whole reply."""
-        reader = WholeReader(self.call)
-        reader.feed(body)
-        self.settle(reader.reported())
 
     def settle(self, reported: Reported | None) -> None:
         """Settle by what a reply reports, or by what arrived of it where it reports nothing; once only.
@@ -206,7 +230,7 @@ class Attempt:
         Args:
             reported: What it reports; None where it cannot be read, so that nobody knows what it cost.
         """
-        hold, self._hold = self._hold, None
+        hold = self._taken()
         if hold is None:
             return
         if reported is None:
@@ -215,9 +239,10 @@ class Attempt:
         is_known = reported.input_tokens is not None and reported.output_tokens is not None
         try:
             hold.settle(
-                input_tokens=self._input if reported.input_tokens is None else reported.input_tokens,
+                input_tokens=self._worst.input_tokens if reported.input_tokens is None else reported.input_tokens,
                 output_tokens=self._output(hold, reported),
-                model=reported.model or self.call.model,
+                cost_usd=reported.cost_usd,
+                model=reported.model or self.model,
                 cache_read_tokens=reported.cache_read_tokens,
                 cache_write_tokens=reported.cache_write_tokens,
                 reasoning_tokens=reported.reasoning_tokens,
@@ -237,15 +262,21 @@ class Attempt:
 
     def release(self) -> None:
         """Give the hold back whole: the call was certainly never made."""
-        hold, self._hold = self._hold, None
+        hold = self._taken()
         if hold is not None:
             hold.release()
 
     def leave(self) -> None:
         """Keep what it may have cost as uncertain."""
-        hold, self._hold = self._hold, None
+        hold = self._taken()
         if hold is not None:
             hold.leave()
+
+    def _taken(self) -> Hold | None:
+        try:
+            return self._claim.pop()
+        except IndexError:  # settled before, or a call inside this one took it over and settles it
+            return None
 
 
 def _has_token_or_usd_limit(scope: Scope | None) -> bool:

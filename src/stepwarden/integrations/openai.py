@@ -13,11 +13,11 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
-from stepwarden.core._hold import Hold
 from stepwarden.core.errors import PolicyViolationError
 
 from ._chat import ChatCall
-from ._seam import Attempt, WholeReader
+from ._streams import Watch
+from ._wire import WireAttempt
 
 C = TypeVar("C")
 
@@ -61,9 +61,9 @@ def _guarded(send: Callable[..., Any]) -> Callable[..., Any]:
         attempt = _attempt(request)
         if attempt is None:
             return send(request, stream=stream, **kwargs)
-        hold = attempt.reservation.acquire()
+        attempt.acquire()
         try:
-            response = send(_granted(request, attempt, hold), stream=stream, **kwargs)
+            response = send(_granted(request, attempt), stream=stream, **kwargs)
         except BaseException as error:
             attempt.failed(error)
             raise
@@ -83,9 +83,9 @@ def _guarded_async(send: Callable[..., Any]) -> Callable[..., Any]:
         attempt = _attempt(request)
         if attempt is None:
             return await send(request, stream=stream, **kwargs)
-        hold = await attempt.reservation
+        await attempt.acquire_async()
         try:
-            response = await send(_granted(request, attempt, hold), stream=stream, **kwargs)
+            response = await send(_granted(request, attempt), stream=stream, **kwargs)
         except BaseException as error:
             attempt.failed(error)
             raise
@@ -100,7 +100,7 @@ def _guarded_async(send: Callable[..., Any]) -> Callable[..., Any]:
     return guarded_send
 
 
-def _attempt(request: Any) -> Attempt | None:
+def _attempt(request: Any) -> WireAttempt | None:
     """Read a request that costs something; None where it costs nothing.
 
     Raises:
@@ -116,12 +116,12 @@ def _attempt(request: Any) -> Attempt | None:
         return None
     body = json.loads(request.content)
     timeout = request.extensions.get("timeout") or {}
-    return Attempt(ChatCall(body), timeout.get("read"))
+    return WireAttempt(ChatCall(body), timeout.get("read"))
 
 
-def _granted(request: Any, attempt: Attempt, hold: Hold) -> Any:
+def _granted(request: Any, attempt: WireAttempt) -> Any:
     """Make the request anew with what was granted, and at most the time that is left."""
-    body = attempt.body(hold)
+    body = attempt.body()
     left = attempt.time_left()
     if body is None and left is None:
         return request
@@ -134,86 +134,39 @@ def _granted(request: Any, attempt: Attempt, hold: Hold) -> Any:
     return type(request)(request.method, request.url, headers=headers, content=content, extensions=extensions)
 
 
-class _Watch:
-    """Settle a reply that is read in pieces when it ends: read out, broken off, closed or left.
-
-    Args:
-        attempt: What is settled.
-        response: The reply.
-    """
-
-    def __init__(self, attempt: Attempt, response: Any) -> None:
-        self._attempt = attempt
-        # The SDK reads events whatever the content is called; only a whole reply to who wanted a stream is none.
-        is_whole = response.headers.get("content-type", "").startswith("application/json")
-        is_stream = attempt.call.is_stream and not is_whole
-        self.reader = attempt.call.stream() if is_stream else WholeReader(attempt.call)
-        # The last read closes the response from inside, before its last piece has been seen here.
-        self.is_reading = False
-
-    def settle(self) -> None:
-        """Settle by what has arrived; once only."""
-        self._attempt.settle(self.reader.reported())
-
-
-def _watch(response: Any, attempt: Attempt) -> None:
-    watch = _Watch(attempt, response)
-    read, close = response.iter_bytes, response.close
+def _watch(response: Any, attempt: WireAttempt) -> None:
+    watch, read, close = _watch_of(response, attempt), response.iter_bytes, response.close
 
     def iter_bytes(chunk_size: int | None = None) -> Iterator[bytes]:
-        source = read(chunk_size)
-        try:
-            while True:
-                watch.is_reading = True
-                data = next(source, None)
-                watch.is_reading = False
-                shown = watch.reader.end() if data is None else watch.reader.feed(data)
-                if shown:
-                    yield shown
-                if data is None:
-                    return
-        finally:
-            watch.is_reading = False
-            watch.settle()
+        return watch.pieces(read(chunk_size))
 
     def close_settled() -> None:
         try:
             close()
         finally:
-            if not watch.is_reading:
-                watch.settle()
+            watch.closed()
 
     response.iter_bytes = iter_bytes
     response.close = close_settled
 
 
-def _watch_async(response: Any, attempt: Attempt) -> None:
-    watch = _Watch(attempt, response)
-    read, close = response.aiter_bytes, response.aclose
+def _watch_async(response: Any, attempt: WireAttempt) -> None:
+    watch, read, close = _watch_of(response, attempt), response.aiter_bytes, response.aclose
 
-    async def aiter_bytes(chunk_size: int | None = None) -> AsyncIterator[bytes]:
-        source = read(chunk_size)
-        try:
-            while True:
-                watch.is_reading = True
-                data = await anext(source, None)
-                watch.is_reading = False
-                shown = watch.reader.end() if data is None else watch.reader.feed(data)
-                if shown:
-                    yield shown
-                if data is None:
-                    return
-        finally:
-            watch.is_reading = False
-            watch.settle()
-            await source.aclose()
+    def aiter_bytes(chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        return watch.pieces_async(read(chunk_size))
 
     async def aclose_settled() -> None:
         try:
             await close()
         finally:
-            if not watch.is_reading:
-                watch.settle()
+            watch.closed()
 
     response.aiter_bytes = aiter_bytes
     response.aclose = aclose_settled
+
+
+def _watch_of(response: Any, attempt: WireAttempt) -> Watch[bytes]:
+    # The SDK reads events whatever the content is called; only a whole reply to who wanted a stream is none.
+    is_whole = response.headers.get("content-type", "").startswith("application/json")
+    return Watch(attempt, attempt.reader(is_whole=is_whole))

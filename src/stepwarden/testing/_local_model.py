@@ -83,7 +83,7 @@ class LocalModel:
 
     @property
     def base_url(self) -> str:
-        """Where an OpenAI client finds the model: its `base_url`, ending in `/v1`."""
+        """Where an OpenAI client finds the model, its `base_url`, ending in `/v1`."""
         return f"{self._running().listening_address}/v1"
 
     def counted(self) -> CountedTokens:
