@@ -63,7 +63,11 @@ def leave(scope: Scope, status: Status, error: ReceiptError | None = None) -> Sc
 
 
 def step_out(scope: Scope) -> ScopeOrderError | None:
-    """Give the context back the leaf that it had before *scope*; abandon what is open inside, as `leave` does."""
+    """Give the context back the leaf that it had before a scope, and abandon what is still open inside that.
+
+    Returns:
+        The error to raise where something was, else None.
+    """
     current = get_leaf()
     if current is scope:
         set_leaf(scope.outer)

@@ -175,7 +175,7 @@ class Run(Scope):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         stray = leave(self, Status.COMPLETED if error is None else status_of(error))
-        if stray is not None:
+        if stray is not None and (error is None or isinstance(error, Exception)):
             raise stray from error
 
     async def __aenter__(self) -> Self:
