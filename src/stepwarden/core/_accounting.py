@@ -130,8 +130,7 @@ def has_usd_limit(scope: Scope | None) -> bool:
 def unpriced(scope: Scope, model: str | None) -> UnpricedModelError:
     """Make the error for a call that a USD limit cannot bound."""
     what = f"model {model!r} has no price" if model else "no model is named, so the call has no price"
-    return UnpricedModelError(
-        f"{what}, and a USD limit is in force around {scope.kind} `{scope.name}`; give cost_usd, or "
-        'prices={"model": {"input": ..., "output": ...}} (USD per million tokens) to the Run or to configure()',
-        model=model,
-    )
+    prices = 'prices={"model": {"input": ..., "output": ...}} (USD per million tokens) to the Run or to configure()'
+    cure = f"give cost_usd, or {prices}" if model else "name the model, or give cost_usd"
+    message = f"{what}, and a USD limit is in force around {scope.kind} `{scope.name}`; {cure}"
+    return UnpricedModelError(message, model=model)
