@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,14 @@ def at_least_0(value: object, name: str) -> int:
     if number < 0:
         raise ValueError(f"{name} must be >= 0, not {value!r}")
     return number
+
+
+def check_timeout(timeout: object) -> None:
+    """Raise a TypeError or ValueError for what is no number of seconds."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    if math.isnan(timeout) or timeout < 0:
+        raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
 
 
 def actual_cost(
