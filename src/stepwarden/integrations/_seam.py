@@ -38,10 +38,11 @@ from stepwarden.core._leaf import get_leaf, resolve
 from stepwarden.core._money import Money
 from stepwarden.core._reserve import reserve
 from stepwarden.core._scope import Scope
-from stepwarden.core.errors import BudgetExceededError
+from stepwarden.core.errors import BudgetExceededError, UnpricedModelError
 
 from ._adopt import WorstCase, taken_over
 from ._failure import costs_nothing, is_failure, status_costs_nothing
+from ._other import OtherTokens, cost_of_other
 
 DEFAULT_MAX_OUTPUT_TOKENS = 1_024
 _HAIR_NS = 1_000_000
@@ -61,6 +62,7 @@ class Reported:
         reasoning_tokens: The part of the output that was reasoning.
         arrived_tokens: The output as counted from what arrived, for a reply that does not say.
         cost_usd: The cost, where the reply or its SDK says it; None: by the run's prices.
+        other: What of the input and output was no text, where the reply says so.
     """
 
     model: str | None = None
@@ -71,6 +73,7 @@ class Reported:
     reasoning_tokens: int = 0
     arrived_tokens: int = 0
     cost_usd: Money | None = None
+    other: OtherTokens | None = None
 
 
 class Attempt:
@@ -237,18 +240,29 @@ class Attempt:
             hold.leave()
             return
         is_known = reported.input_tokens is not None and reported.output_tokens is not None
+        input_tokens = self._worst.input_tokens if reported.input_tokens is None else reported.input_tokens
+        output_tokens = self._output(hold, reported)
+        cost_usd, is_priced = reported.cost_usd, True
+        if reported.other is not None and cost_usd is None and hold.scope is not None and hold.fixed_cost is None:
+            cost_usd, is_priced = cost_of_other(
+                hold.scope.run, reported.model or self.model or hold.model, reported.other,
+                input_tokens=input_tokens, output_tokens=output_tokens,
+                cache_read_tokens=reported.cache_read_tokens, cache_write_tokens=reported.cache_write_tokens,
+                reasoning_tokens=reported.reasoning_tokens,
+            )  # fmt: skip
         try:
             hold.settle(
-                input_tokens=self._worst.input_tokens if reported.input_tokens is None else reported.input_tokens,
-                output_tokens=self._output(hold, reported),
-                cost_usd=reported.cost_usd,
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                cost_usd=cost_usd,
                 model=reported.model or self.model,
                 cache_read_tokens=reported.cache_read_tokens,
                 cache_write_tokens=reported.cache_write_tokens,
                 reasoning_tokens=reported.reasoning_tokens,
                 estimated=not is_known,
+                unpriced=not is_priced,
             )
-        except BudgetExceededError:
+        except (BudgetExceededError, UnpricedModelError):
             # The reply is paid for, so it is given back; the excess is on the receipt, and the next call is refused.
             return
 
