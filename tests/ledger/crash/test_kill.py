@@ -27,7 +27,7 @@ class SlowModel:
 
     def __init__(self, chance):
         self._chance = chance
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self.started = self.finished = 0
         self.is_wanted = 0
         self.is_reached = threading.Event()
@@ -41,6 +41,7 @@ class SlowModel:
         threading.Event().wait(moment)
         with self._lock:
             self.finished += 1
+            self._lock.notify_all()
         return Reply("ok", input_tokens=7, output_tokens=3)
 
     def want(self, more):
@@ -48,6 +49,11 @@ class SlowModel:
         with self._lock:
             self.is_wanted = self.started + more
             self.is_reached.clear()
+
+    def wait_until_idle(self):
+        """Wait until it thinks about nothing any more, whoever asked."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: self.started == self.finished, 30)
 
     @property
     def thinking(self):
@@ -126,6 +132,7 @@ def test_killed_at_random_instants(path, tmp_path, agents):
                 thinking = model.thinking
                 in_flight_kills += thinking > 0
                 server.wait_until_idle(30)
+                model.wait_until_idle()
                 sent = server.count - before
 
                 found = recover(path) if number % 2 else reopened(path, durability)
