@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 from benchmarks._measure import yes_or_no
@@ -84,8 +85,8 @@ def _grow(path: Path, size: int) -> Growth:
     store.close()
     written = size / (time.perf_counter() - start)
     with Reading(path) as reading:
-        pages = {what: _seconds(lambda chosen=chosen: reading.receipts(chosen)) for what, chosen in _filters(reading)}
-        stats = max(_seconds(lambda by=by: reading.stats(by), 1) for by in ("persona", "step", "model", "day"))
+        pages = {what: _seconds(partial(reading.receipts, chosen)) for what, chosen in _filters(reading)}
+        stats = max(_seconds(partial(reading.stats, by), 1) for by in ("persona", "step", "model", "day"))
         verified = _verified(reading)
     everything = pages.pop("everything")
     slowest = max(pages.values())
@@ -155,8 +156,9 @@ def _verified(reading: Reading) -> float:
     start = time.perf_counter()
     count = 0
     for run in runs:
-        verdict = verify(
-            run.id, lambda run=run: ((one.data, one.head) for one in reading.records(run.id)), reading.end(run.id)
-        )
-        count += verdict.count
+        count += verify(run.id, partial(_rows, reading, run.id), reading.end(run.id)).count
     return count / (time.perf_counter() - start)
+
+
+def _rows(reading: Reading, run: str) -> Iterator[tuple[bytes, bytes]]:
+    return ((one.data, one.head) for one in reading.records(run))
