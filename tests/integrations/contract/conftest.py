@@ -2,9 +2,7 @@
 
 import pytest
 
-from tests.integrations.contract.openai_faces import FACES as OPENAI
-
-FACES = [*OPENAI]
+from tests.integrations.contract.faces import FACES
 
 
 @pytest.fixture(params=FACES, ids=str)

@@ -1,6 +1,6 @@
 """What the contract asks of an integration: one `Face` for each API, with a sync or async client, streamed or not.
 
-A new integration is one more file that makes faces, and one more line in `conftest.py`.
+A new integration is one more file that makes faces, and one more line in `faces.py`.
 """
 
 import asyncio
@@ -36,8 +36,8 @@ class Face:
     """The least output limit that the API takes."""
     has_output = True
     """Whether replies have output tokens, which a limit bounds."""
-    reports_cache = True
-    """Whether replies report what was read from a cache."""
+    is_on_local_model = True
+    """Whether the real local model's server speaks the API."""
 
     def __str__(self):
         return self.name

@@ -1,0 +1,5 @@
+"""Every face that keeps the contract."""
+
+from tests.integrations.contract.openai_faces import FACES as OPENAI
+
+FACES = (*OPENAI,)
