@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,14 @@ def at_least_0(value: object, name: str) -> int:
     if number < 0:
         raise ValueError(f"{name} must be >= 0, not {value!r}")
     return number
+
+
+def check_timeout(timeout: object) -> None:
+    """Raise a TypeError or ValueError for what is no number of seconds."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    if math.isnan(timeout) or timeout < 0:
+        raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
 
 
 def actual_cost(
@@ -123,8 +132,7 @@ def has_usd_limit(scope: Scope | None) -> bool:
 def unpriced(scope: Scope, model: str | None) -> UnpricedModelError:
     """Make the error for a call that a USD limit cannot bound."""
     what = f"model {model!r} has no price" if model else "no model is named, so the call has no price"
-    return UnpricedModelError(
-        f"{what}, and a USD limit is in force around {scope.kind} `{scope.name}`; give cost_usd, or "
-        'prices={"model": {"input": ..., "output": ...}} (USD per million tokens) to the Run or to configure()',
-        model=model,
-    )
+    prices = 'prices={"model": {"input": ..., "output": ...}} (USD per million tokens) to the Run or to configure()'
+    cure = f"give cost_usd, or {prices}" if model else "name the model, or give cost_usd"
+    message = f"{what}, and a USD limit is in force around {scope.kind} `{scope.name}`; {cure}"
+    return UnpricedModelError(message, model=model)

@@ -199,8 +199,10 @@ class Hold:
                 return
             try:
                 self._replace_estimate(scope, 0, 0, 0, 0, None)
-            finally:
                 look(scope)
+            except BaseException:
+                look(scope)
+                raise
 
     def leave(self) -> None:
         """Charge the input as estimated and keep the rest as uncertain: the call was sent, its cost is unknown.
@@ -226,8 +228,10 @@ class Hold:
                 owner.last_model = self.model or owner.last_model
                 owner.make_detail().calls.append(record)
                 self.let_go()
-            finally:
                 look(scope)
+            except BaseException:
+                look(scope)
+                raise
         if armed.thresholds:
             fire_thresholds(scope)
 
@@ -266,8 +270,10 @@ class Hold:
         try:
             turn(self, CLOSED, None, freed=(self.input_tokens, self.output_tokens, self.cost, 1))
             self.let_go()
-        finally:
             look(self.scope)
+        except BaseException:
+            look(self.scope)
+            raise
 
     def let_go(self) -> None:
         """Be no longer known to the scope that keeps it."""

@@ -29,13 +29,14 @@ What speaks HTTP builds on `_wire`, which makes an attempt of a request's body a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from types import TracebackType
 from typing import Self
 
 from stepwarden.core._deadline import deadline_error
 from stepwarden.core._hold import Hold, offered
 from stepwarden.core._leaf import get_leaf, resolve
-from stepwarden.core._money import Money
+from stepwarden.core._money import Money, dollars
 from stepwarden.core._reserve import reserve
 from stepwarden.core._scope import Scope
 from stepwarden.core.errors import BudgetExceededError, UnpricedModelError
@@ -59,6 +60,7 @@ class Reported:
         output_tokens: All output, reasoning included; None where the reply does not say.
         cache_read_tokens: The part of the input that was read from a cache.
         cache_write_tokens: The part of the input that was written to a cache.
+        cache_write_1h_tokens: The part of *cache_write_tokens* that is kept there for an hour, which some charge more.
         reasoning_tokens: The part of the output that was reasoning.
         arrived_tokens: The output as counted from what arrived, for a reply that does not say.
         cost_usd: The cost, where the reply or its SDK says it; None: by the run's prices.
@@ -70,6 +72,7 @@ class Reported:
     output_tokens: int | None = None
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
     reasoning_tokens: int = 0
     arrived_tokens: int = 0
     cost_usd: Money | None = None
@@ -242,20 +245,23 @@ class Attempt:
         is_known = reported.input_tokens is not None and reported.output_tokens is not None
         input_tokens = self._worst.input_tokens if reported.input_tokens is None else reported.input_tokens
         output_tokens = self._output(hold, reported)
+        model = reported.model or self.model
         cost_usd, is_priced = reported.cost_usd, True
         if reported.other is not None and cost_usd is None and hold.scope is not None and hold.fixed_cost is None:
             cost_usd, is_priced = cost_of_other(
-                hold.scope.run, reported.model or self.model or hold.model, reported.other,
+                hold.scope.run, model or hold.model, reported.other,
                 input_tokens=input_tokens, output_tokens=output_tokens,
                 cache_read_tokens=reported.cache_read_tokens, cache_write_tokens=reported.cache_write_tokens,
                 reasoning_tokens=reported.reasoning_tokens,
             )  # fmt: skip
+        elif cost_usd is None:
+            cost_usd = self._cost_of_long_cache(reported, model, input_tokens, output_tokens)
         try:
             hold.settle(
                 input_tokens=input_tokens,
                 output_tokens=output_tokens,
                 cost_usd=cost_usd,
-                model=reported.model or self.model,
+                model=model,
                 cache_read_tokens=reported.cache_read_tokens,
                 cache_write_tokens=reported.cache_write_tokens,
                 reasoning_tokens=reported.reasoning_tokens,
@@ -265,6 +271,23 @@ class Attempt:
         except (BudgetExceededError, UnpricedModelError):
             # The reply is paid for, so it is given back; the excess is on the receipt, and the next call is refused.
             return
+
+    def _cost_of_long_cache(
+        self, reported: Reported, model: str | None, input_tokens: int, output_tokens: int
+    ) -> Decimal | None:
+        """Price a call with input that is cached for an hour, of which a hold knows nothing; None for any other."""
+        rates = None if self.scope is None or not reported.cache_write_1h_tokens else self.scope.run.rates(model)
+        if rates is None:
+            return None
+        cost = rates.cost(
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cache_read_tokens=reported.cache_read_tokens,
+            cache_write_tokens=reported.cache_write_tokens,
+            cache_write_1h_tokens=reported.cache_write_1h_tokens,
+            reasoning_tokens=reported.reasoning_tokens,
+        )
+        return dollars(cost)
 
     def _output(self, hold: Hold, reported: Reported) -> int:
         if reported.output_tokens is not None:

@@ -58,7 +58,7 @@ def guarded(send: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             raise
         if not attempt.refused_with(response.status_code):
             if stream:
-                _watch(response, attempt)
+                watch(response, attempt)
             else:
                 attempt.answered(response.content)
         return response
@@ -86,7 +86,7 @@ def guarded_async(send: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             raise
         if not attempt.refused_with(response.status_code):
             if stream:
-                _watch_async(response, attempt)
+                watch_async(response, attempt)
             else:
                 attempt.answered(response.content)
         return response
@@ -115,7 +115,8 @@ def _granted(request: Any, attempt: WireAttempt) -> Any:
     return type(request)(request.method, request.url, headers=headers, content=content, extensions=extensions)
 
 
-def _watch(response: Any, attempt: WireAttempt) -> None:
+def watch(response: Any, attempt: WireAttempt) -> None:
+    """Settle a reply that is read in pieces when its reading ends."""
     watch, read, close = _watch_of(response, attempt), response.iter_bytes, response.close
 
     def iter_bytes(chunk_size: int | None = None) -> Iterator[bytes]:
@@ -131,7 +132,8 @@ def _watch(response: Any, attempt: WireAttempt) -> None:
     response.close = close_settled
 
 
-def _watch_async(response: Any, attempt: WireAttempt) -> None:
+def watch_async(response: Any, attempt: WireAttempt) -> None:
+    """Settle a reply like `watch`, read by a coroutine."""
     watch, read, close = _watch_of(response, attempt), response.aiter_bytes, response.aclose
 
     def aiter_bytes(chunk_size: int | None = None) -> AsyncIterator[bytes]:

@@ -6,23 +6,20 @@ supported range of versions guards it. A guarded client has one of its own; `ins
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from stepwarden.core.errors import DefinitionError, PolicyViolationError
+from stepwarden.core.errors import PolicyViolationError
 
 from ._chat import ChatCall, CompletionCall
 from ._embeddings import EmbeddingsCall
-from ._patch import Patch
+from ._place import Place
 from ._responses import ResponsesAttempt, ResponsesCall, settle_pending
 from ._send import guarded, guarded_async, timeout_of
 from ._wire import WireAttempt
-
-C = TypeVar("C")
 
 _CALLS: dict[str, Callable[[dict[str, Any]], ChatCall | EmbeddingsCall]] = {
     "/chat/completions": ChatCall,
@@ -82,70 +79,20 @@ class OpenAIRules:
             settle_pending(body)
 
 
-def guard_openai(client: C, allow: frozenset[str] = frozenset()) -> C:
-    """Return a guarded copy of an OpenAI client; the client given stays as it was.
-
-    Args:
-        client: An `openai.OpenAI` or `openai.AsyncOpenAI`, or of a subclass. The copy shares its connections.
-        allow: Endpoints that are not covered and go by all the same.
-    """
-    send = getattr(client, "_send_request", None)
-    if send is None:
-        raise TypeError("this version of the openai SDK has no _send_request to guard; see the supported versions")
-    rules = getattr(send, "rules", None)
-    if rules is not None:
-        if not allow <= rules.allow:
-            raise DefinitionError(
-                f"allow={sorted(allow)!r}: this client is guarded already, and a guard is not widened; guard the "
-                "client that it was made of"
-            )
-        return client
-    try:
-        copied: Any = client.copy()  # type: ignore[attr-defined]
-    except TypeError as error:
-        kind = type(client).__name__
-        raise TypeError(f"guard() guards a copy, and {kind}.copy() failed: {error}; give {kind} a copy()") from error
-    rules = OpenAIRules(allow)
-    send, copy = copied._send_request, copied.copy  # noqa: SLF001 - see above: there is no public place
-    guarded_send = (guarded_async if inspect.iscoroutinefunction(send) else guarded)(send, rules)
-    guarded_send.rules = rules  # type: ignore[attr-defined]
-    copied._send_request = guarded_send  # noqa: SLF001
-
-    @functools.wraps(copy)
-    def guarded_copy(*args: Any, **kwargs: Any) -> Any:
-        return guard_openai(copy(*args, **kwargs), allow)
-
-    copied.copy = copied.with_options = guarded_copy
-    return copied  # type: ignore[no-any-return]
-
-
-_patches: list[tuple[Patch, OpenAIRules]] = []
-
-
-def install(allow: frozenset[str] = frozenset()) -> None:
-    """Guard every client of the SDK in this process, those made earlier too; again only replaces *allow*.
-
-    Args:
-        allow: Endpoints that are not covered and go by all the same.
-    """
+def _owners() -> tuple[type, ...]:
     import openai
 
-    for _, rules in _patches:
-        rules.allow = allow
-    if _patches:
-        return
-    for owner, guarding in ((openai.OpenAI, guarded), (openai.AsyncOpenAI, guarded_async)):
-        rules = OpenAIRules(allow)
-        _patches.append((Patch(owner, "_send_request", functools.partial(guarding, rules=rules)), rules))
+    return openai.OpenAI, openai.AsyncOpenAI
 
 
-def uninstall() -> None:
-    """Give the SDK back what it had; harmless where nothing is installed."""
-    while _patches:
-        patch, rules = _patches.pop()
-        # Whoever holds on to what was put in finds it without effect.
-        rules.is_active = False
-        patch.take_back()
+def _guarding(send: Callable[..., Any], rules: OpenAIRules) -> Callable[..., Any]:
+    return (guarded_async if inspect.iscoroutinefunction(send) else guarded)(send, rules)
+
+
+_place = Place("openai", "_send_request", _owners, OpenAIRules, _guarding)
+guard_openai = _place.guard
+install = _place.install
+uninstall = _place.uninstall
 
 
 def _json(request: Any) -> dict[str, Any]:

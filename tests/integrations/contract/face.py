@@ -36,6 +36,8 @@ class Face:
     """The least output limit that the API takes."""
     has_output = True
     """Whether replies have output tokens, which a limit bounds."""
+    names_limit = False
+    """Whether the API refuses a request that names no output limit."""
     is_on_local_model = True
     """Whether the real local model's server speaks the API."""
 

@@ -12,7 +12,14 @@ from tests.integrations.contract.face import play
 from tests.integrations.contract.faces import FACES
 
 SDKS = sorted({face.sdk for face in FACES if face.sdk is not None})
-PLACES = {"openai": ["openai.OpenAI", "openai.AsyncOpenAI", "openai._base_client.SyncAPIClient"]}
+PLACES = {
+    "anthropic": [
+        "anthropic._base_client.SyncAPIClient",
+        "anthropic._base_client.AsyncAPIClient",
+        "anthropic.Anthropic",
+    ],
+    "openai": ["openai.OpenAI", "openai.AsyncOpenAI", "openai._base_client.SyncAPIClient"],
+}
 """The classes of each SDK whose attributes are compared."""
 
 
