@@ -134,6 +134,11 @@ class ChatStream:
         """The text received so far; of several choices the first."""
         return "".join(self._said)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the end was said, or the usage, which comes last."""
+        return self._events.is_done or self._usage is not None
+
     def _take(self, chunk: dict[str, Any]) -> bool:
         choices = chunk.get("choices")
         if isinstance(chunk.get("model"), str):
