@@ -324,8 +324,12 @@ class Actors(RuleBasedStateMachine):
 
     def settle_one(self, asked, tokens, output, dollars):
         """Settle a hold; what is beyond it counts as unreserved."""
+        reserved = asked.needs(asked.hold.output_tokens)
         over = amounts(tokens, output, dollars * DOLLAR)
-        over.subtract(asked.needs(asked.hold.output_tokens))
+        over.subtract(reserved)
+        if asked.hold.state == "uncertain":
+            # A receipt that was left meanwhile keeps its estimate: input that was not used makes no room for output.
+            over["max_tokens"] = max(0, over["max_input_tokens"]) + max(0, over["max_output_tokens"])
         for scope in chain(asked.scope):
             self.unreserved[scope].update({limit: max(0, amount) for limit, amount in over.items()})
         settling = functools.partial(asked.hold.settle, input_tokens=tokens, output_tokens=output, cost_usd=dollars)
@@ -371,7 +375,8 @@ class Actors(RuleBasedStateMachine):
                 if asked.hold.state == "open":
                     held.update(asked.needs(asked.hold.output_tokens))
                 elif asked.hold.state == "uncertain":
-                    lost.update(amounts(0, asked.hold.output_tokens, asked.hold.uncertain_cost))
+                    guess = asked.hold.guessed[2]
+                    lost.update(amounts(0, guess.uncertain_output, guess.uncertain_cost))
                     lost["max_calls"] -= 1
             for limit in LIMITS:
                 assert scope.aside(limit) == held[limit] + lost[limit]

@@ -76,7 +76,7 @@ class Worker:
             hold.release()
         elif fate < 0.3:
             hold.leave()
-            self.spend(hold.input_tokens, 0, hold.input_charged / 1e12)
+            self.spend(hold.input_tokens, 0, hold.guessed[1][3] / 1e12)
         else:
             beyond = self.chance.randint(0, 9) if self.records else 0
             usage = (

@@ -1,6 +1,5 @@
 """A tree whose lock looks at everything each time before anybody gets it: no state that others can see escapes."""
 
-import sys
 from collections import Counter
 
 from stepwarden.core import _hold, _queue, _record, _reserve
@@ -53,6 +52,7 @@ class Watch:
         patch.setattr(_queue, "set_aside", self.watching_grants(_queue.set_aside))
         for module in (_record, _hold):
             patch.setattr(module, "charge", self.watching_charges(module.charge))
+        patch.setattr(_hold, "turn", self.watching_turns(_hold.turn))
 
     def __enter__(self):
         self.lock.acquire()
@@ -89,16 +89,29 @@ class Watch:
 
         def watched(owner, meter, input_tokens, output_tokens, cost, calls, tools=0, extra=None, hold=None):
             over = toward(input_tokens, output_tokens, cost, calls)
-            if sys._getframe(1).f_code.co_name == "leave":
-                over.clear()  # a call that was left open is charged what it had reserved, which is put back then
             if hold is not None:
                 over.subtract(toward(hold.input_tokens, hold.output_tokens, hold.cost, 1))
-            for scope in chain(meter.scope):
-                counted = self.unreserved.setdefault(scope, Counter())
-                counted.update({limit: max(0, amount) for limit, amount in over.items()})
+            self.count(meter.scope, over)
             return charge(owner, meter, input_tokens, output_tokens, cost, calls, tools, extra, hold)
 
         return watched
+
+    def watching_turns(self, turn):
+        """Return `turn`, which ends a hold otherwise, that counts what is charged beyond what it gives back."""
+
+        def watched(hold, state, owner, spent=(0, 0, 0, 0), freed=(0, 0, 0, 0), extra=None):
+            over = toward(*spent)
+            over.subtract(toward(*freed))
+            self.count(hold.scope, over)
+            return turn(hold, state, owner, spent, freed, extra)
+
+        return watched
+
+    def count(self, scope, over):
+        """Count what nobody had reserved, on every scope of a chain."""
+        for one in chain(scope):
+            counted = self.unreserved.setdefault(one, Counter())
+            counted.update({limit: max(0, amount) for limit, amount in over.items()})
 
     def look(self):
         """Check what must hold in every state that anybody can see."""
@@ -127,7 +140,7 @@ class Watch:
             if hold.state == "open":
                 aside = Counter(input=hold.input_tokens, output=hold.output_tokens, cost=hold.cost, calls=1)
             elif hold.state == "uncertain":
-                aside = Counter(output=hold.output_tokens, cost=hold.uncertain_cost)
+                aside = Counter(output=hold.guessed[2].uncertain_output, cost=hold.guessed[2].uncertain_cost)
             else:
                 self.holds.discard(hold)
                 continue
