@@ -146,7 +146,7 @@ def test_a_client_that_cannot_be_copied_is_refused_with_the_reason(server):
 def test_anything_else_is_refused_with_what_is_taken(thing):
     """`guard` of what is no client is a TypeError that says what it takes, and what to do with others."""
     taken = r"openai\.OpenAI, openai\.AsyncOpenAI, anthropic\.Anthropic or anthropic\.AsyncAnthropic"
-    with pytest.raises(TypeError, match=rf"guard\(\) takes an {taken}, not \w+; reserve .* by hand"):
+    with pytest.raises(TypeError, match=rf"guard\(\) takes an {taken}, not \w+; reserve .* with guarded_call"):
         sw.guard(thing)
 
 
