@@ -12,6 +12,8 @@ from ._other import OtherTokens
 from ._seam import Reported
 
 PREFIX = "openai:"
+_ASSUMED_BY_THE_API = 16
+"""The output of a legacy completion that names no limit."""
 
 
 class ChatCall:
@@ -78,6 +80,12 @@ class CompletionCall(ChatCall):
     """Be one legacy completion request: each of its prompts is completed *n* times, the best of so many."""
 
     limit_names = ("max_tokens",)
+
+    @property
+    def output_limit(self) -> int:
+        """The most output for each choice, in tokens; where it names none, what the API itself then takes."""
+        named = least_limit(self._request, *self.limit_names)
+        return _ASSUMED_BY_THE_API if named is None else named
 
     @property
     def choices(self) -> int:
