@@ -38,7 +38,7 @@ from .core.errors import (
     UnscopedCallWarning,
     WouldBlockError,
 )
-from .integrations import guard, install, uninstall
+from .integrations import guard, guarded_call, install, uninstall
 from .prices import lookup as _lookup
 from .telemetry import TELEMETRY as _TELEMETRY
 from .telemetry import watch_spans as _watch_spans
@@ -103,6 +103,7 @@ __all__ = [
     "default_model",
     "definition",
     "guard",
+    "guarded_call",
     "hooks",
     "install",
     "persona",

@@ -64,14 +64,3 @@ def test_the_page_shows_nothing_else():
 def test_every_answer_says_what_where_and_what_to_do(answers):
     """A mistake in a program is answered with a line of that program; one at the command line, with a command."""
     assert [one for one in answers.values() if one.place is None and "pip install" not in one.message] == []
-
-
-def test_a_guard_without_its_sdk_says_what_it_takes(bare_python):
-    """In the base install, `guard` of what is no client names the clients that it takes."""
-    guarding = subprocess.run(
-        [bare_python, "-c", "import stepwarden; stepwarden.guard('my client')"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "TypeError: guard() takes an openai.OpenAI" in guarding.stderr

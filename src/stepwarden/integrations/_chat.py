@@ -8,6 +8,7 @@ from typing import Any
 from ._estimate import likely_tokens, prompt_tokens, tokens_in
 from ._events import EventReader
 from ._json import count, encoded, least_limit, model_of, size_of, text_of, times, with_model
+from ._other import OtherTokens
 from ._seam import Reported
 
 PREFIX = "openai:"
@@ -176,6 +177,11 @@ def _texts(choice: Any, key: str) -> list[Any]:
 
 def _reported(reply: dict[str, Any], arrived: int) -> Reported:
     usage = reply.get("usage")
+    other = OtherTokens(
+        audio_input=count(usage, "prompt_tokens_details", "audio_tokens") or 0,
+        audio_output=count(usage, "completion_tokens_details", "audio_tokens") or 0,
+        image_input=count(usage, "prompt_tokens_details", "image_tokens") or 0,
+    )
     # OpenAI counts what the cache had part in inside the input, and reasoning inside the output, as we do.
     return Reported(
         model=text_of(reply.get("model")),
@@ -185,4 +191,5 @@ def _reported(reply: dict[str, Any], arrived: int) -> Reported:
         cache_write_tokens=count(usage, "prompt_tokens_details", "cache_write_tokens") or 0,
         reasoning_tokens=count(usage, "completion_tokens_details", "reasoning_tokens") or 0,
         arrived_tokens=arrived,
+        other=other if other.is_any else None,
     )

@@ -17,7 +17,8 @@ def guard(client: C, *, allow: Iterable[str] = ()) -> C:
     written into the request. The reply is given back even when settling it passes a limit; the next is refused.
 
     Args:
-        client: An `openai.OpenAI` or `openai.AsyncOpenAI`, or of a subclass; it stays as it was.
+        client: An `openai.OpenAI`, `openai.AsyncOpenAI`, `anthropic.Anthropic` or `anthropic.AsyncAnthropic`, or of a
+            subclass; it stays as it was.
         allow: What the guard does not cover and goes by all the same, unreserved and uncounted: the first words of
             endpoints' paths, such as ``"batches"``, ``"images"`` and ``"audio"``.
 
@@ -41,5 +42,5 @@ def guard(client: C, *, allow: Iterable[str] = ()) -> C:
             return anthropic.guard_anthropic(client, parse_allow(allow, anthropic.ALLOWABLE))
     raise TypeError(
         "guard() takes an openai.OpenAI, openai.AsyncOpenAI, anthropic.Anthropic or anthropic.AsyncAnthropic, "
-        f"not {type(client).__name__}"
+        f"not {type(client).__name__}; reserve what any other client sends by hand, with `with reserve(...)`"
     )

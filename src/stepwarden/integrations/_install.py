@@ -27,8 +27,8 @@ def install(*names: str, allow: Iterable[str] = ()) -> None:
     is harmless; only *allow* is replaced.
 
     Args:
-        names: ``"openai"``: every client of that SDK is guarded as by `guard`. ``"threading"``: threads and thread
-            pools carry the scope of whoever started or submitted.
+        names: ``"openai"`` and ``"anthropic"``: every client of that SDK is guarded as by `guard`. ``"threading"``:
+            threads and thread pools carry the scope of whoever started or submitted.
         allow: What the guards do not cover and let by all the same, as for `guard`.
 
     Raises:

@@ -99,8 +99,17 @@ class Place:
 
         Args:
             allow: Endpoints that are not covered and go by all the same.
+
+        Raises:
+            ModuleNotFoundError: If the SDK is not there.
         """
-        owners = self._owners()
+        try:
+            owners = self._owners()
+        except ModuleNotFoundError as error:
+            if error.name != self._sdk:
+                raise
+            message = f'the {self._sdk} SDK is not there to be guarded: pip install "stepwarden[{self._sdk}]"'
+            raise ModuleNotFoundError(message, name=self._sdk) from None
         for _, rules in self._patches:
             rules.allow = allow
         if self._patches:

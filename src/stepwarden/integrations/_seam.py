@@ -39,10 +39,11 @@ from stepwarden.core._leaf import get_leaf, resolve
 from stepwarden.core._money import Money, dollars
 from stepwarden.core._reserve import reserve
 from stepwarden.core._scope import Scope
-from stepwarden.core.errors import BudgetExceededError
+from stepwarden.core.errors import BudgetExceededError, UnpricedModelError
 
 from ._adopt import WorstCase, taken_over
 from ._failure import costs_nothing, is_failure, status_costs_nothing
+from ._other import OtherTokens, cost_of_other
 
 DEFAULT_MAX_OUTPUT_TOKENS = 1_024
 _HAIR_NS = 1_000_000
@@ -63,6 +64,7 @@ class Reported:
         reasoning_tokens: The part of the output that was reasoning.
         arrived_tokens: The output as counted from what arrived, for a reply that does not say.
         cost_usd: The cost, where the reply or its SDK says it; None: by the run's prices.
+        other: What of the input and output was no text, where the reply says so.
     """
 
     model: str | None = None
@@ -74,6 +76,7 @@ class Reported:
     reasoning_tokens: int = 0
     arrived_tokens: int = 0
     cost_usd: Money | None = None
+    other: OtherTokens | None = None
 
 
 class Attempt:
@@ -243,20 +246,29 @@ class Attempt:
         input_tokens = self._worst.input_tokens if reported.input_tokens is None else reported.input_tokens
         output_tokens = self._output(hold, reported)
         model = reported.model or self.model
+        cost_usd, is_priced = reported.cost_usd, True
+        if reported.other is not None and cost_usd is None and hold.scope is not None and hold.fixed_cost is None:
+            cost_usd, is_priced = cost_of_other(
+                hold.scope.run, model or hold.model, reported.other,
+                input_tokens=input_tokens, output_tokens=output_tokens,
+                cache_read_tokens=reported.cache_read_tokens, cache_write_tokens=reported.cache_write_tokens,
+                reasoning_tokens=reported.reasoning_tokens,
+            )  # fmt: skip
+        elif cost_usd is None:
+            cost_usd = self._cost_of_long_cache(reported, model, input_tokens, output_tokens)
         try:
             hold.settle(
                 input_tokens=input_tokens,
                 output_tokens=output_tokens,
-                cost_usd=reported.cost_usd
-                if reported.cost_usd is not None
-                else self._cost_of_long_cache(reported, model, input_tokens, output_tokens),
+                cost_usd=cost_usd,
                 model=model,
                 cache_read_tokens=reported.cache_read_tokens,
                 cache_write_tokens=reported.cache_write_tokens,
                 reasoning_tokens=reported.reasoning_tokens,
                 estimated=not is_known,
+                unpriced=not is_priced,
             )
-        except BudgetExceededError:
+        except (BudgetExceededError, UnpricedModelError):
             # The reply is paid for, so it is given back; the excess is on the receipt, and the next call is refused.
             return
 
