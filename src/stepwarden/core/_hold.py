@@ -55,13 +55,15 @@ class Hold:
 
     __slots__ = (
         "asked_output", "cost", "fixed_cost", "guessed", "input_tokens", "keeper", "min_output", "model",
-        "output_tokens", "previous", "rates", "scope", "state",
+        "number", "output_tokens", "previous", "rates", "scope", "state",
     )  # fmt: skip
 
     scope: Scope | None
     keeper: Scope | None
     previous: Hold | None
     cost: int
+    # What its run's journal calls it; set when it is first noted there.
+    number: int
     # Whose own its estimate is, as what it was charged, and what is uncertain.
     guessed: tuple[Scope, CallEntry, Extra]
 
@@ -99,7 +101,7 @@ class Hold:
         """Whether less output was granted than asked."""
         return self.output_tokens < self.asked_output
 
-    def settle(
+    def settle(  # noqa: C901 - the hot path is written out
         self,
         *,
         input_tokens: int | None = None,
@@ -164,9 +166,8 @@ class Hold:
                 if used:
                     owner.last_model = used
                 detail = owner.detail or owner.make_detail()
-                detail.calls.append(
-                    (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
-                )
+                call = (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
+                detail.calls.append(call)
                 if passed is not None:
                     error = exceeded(passed.scope, "settle")
                 if tree.waiting:
@@ -175,6 +176,8 @@ class Hold:
             except BaseException:
                 look(scope)  # a signal handler may have raised, and whoever can move must not wait for the next change
                 raise
+        if scope.run.journal is not None:
+            scope.run.journal.settled(self, owner, "settled", call, extra)
         if armed.thresholds:
             fire_thresholds(scope, error)
         if error is not None:
@@ -196,13 +199,15 @@ class Hold:
                 raise HoldClosedError("this hold was settled or released before")
             if self.state is OPEN:
                 self.give_back()
-                return
-            try:
-                self._replace_estimate(scope, 0, 0, 0, 0, None)
-                look(scope)
-            except BaseException:
-                look(scope)
-                raise
+            else:
+                try:
+                    self._replace_estimate(scope, 0, 0, 0, 0, None)
+                    look(scope)
+                except BaseException:
+                    look(scope)
+                    raise
+        if scope.run.journal is not None:
+            scope.run.journal.settled(self, scope, "released", None, None)
 
     def leave(self) -> None:
         """Charge the input as estimated and keep the rest as uncertain: the call was sent, its cost is unknown.
@@ -232,6 +237,8 @@ class Hold:
             except BaseException:
                 look(scope)
                 raise
+        if scope.run.journal is not None:
+            scope.run.journal.settled(self, owner, "uncertain", record, extra)
         if armed.thresholds:
             fire_thresholds(scope)
 

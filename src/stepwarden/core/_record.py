@@ -54,6 +54,7 @@ def record_usage(
             counted, without a cost.
         ValueError: If the cost is negative, not finite or no amount; then nothing is counted.
         TypeError: If a count is no int; then nothing is counted.
+        LedgerError: If the run has ended and its ledger is closed; the usage stays counted.
     """
     scope = get_leaf()
     if scope is None or scope.status is not None:
@@ -82,11 +83,14 @@ def record_usage(
         if model:
             owner.last_model = model
         detail = owner.detail or owner.make_detail()
-        detail.calls.append((model, input_tokens, output_tokens, cost, "recorded", False))
+        call = (model, input_tokens, output_tokens, cost, "recorded", False)
+        detail.calls.append(call)
         if passed is not None:
             error = exceeded(passed.scope, "record")
         if tree.waiting:
             look(scope)
+    if scope.run.journal is not None:
+        scope.run.journal.used(owner, call, extra)
     if armed.thresholds:
         fire_thresholds(scope, error)
     if error is not None:

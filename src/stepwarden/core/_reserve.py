@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -11,12 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._accounting import at_least_0, check_timeout, has_usd_limit, unpriced
 from ._charge import budget_error, set_aside, show
+from ._durable import secure
+from ._firing import run_async, run_sync
 from ._hold import OPEN, PENDING, Hold, context_hold, get_hold, set_hold
 from ._leaf import default_model, get_leaf, resolve
 from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import Waiter, admit, park, withdraw
 from ._settings import meet_unscoped, settings
+from ._tree import runs_event_loop
 from ._watch import tell_refused, tell_waited
 from .errors import ReserveTimeoutError, RunClosedError, StepwardenError, WouldBlockError
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._scope import Scope
-
 
 R = TypeVar("R")
 
@@ -65,10 +66,13 @@ class Reservation:
             WouldBlockError: If it would have to wait on a thread that runs an event loop.
             UnpricedModelError: If a USD limit is in force and the model has no price.
             RunClosedError: If the run around has ended.
+            LedgerError: If the ledger cannot record the hold; then it is given back.
         """
         hold = self._obtain()
         if hold.state is PENDING:
             self._contend(hold, _arm_thread, self._wait_in_thread)
+        if hold.scope is not None and hold.scope.run.journal is not None:
+            run_sync(secure(hold, hold.scope.run.journal), blocks=True)
         return _in_context(hold)
 
     def __await__(self) -> Generator[Any, None, Hold]:
@@ -81,12 +85,16 @@ class Reservation:
             waiting = self._contend(hold, _arm_task, self._wait_in_task)
             if waiting is not None:
                 await waiting
+        if hold.scope is not None and hold.scope.run.journal is not None:
+            await run_async(secure(hold, hold.scope.run.journal))
         return _in_context(hold)
 
     def __enter__(self) -> Hold:
         hold = self._obtain()
         if hold.state is PENDING:
             self._contend(hold, _arm_thread, self._wait_in_thread)
+        if hold.scope is not None and hold.scope.run.journal is not None:
+            run_sync(secure(hold, hold.scope.run.journal), blocks=True)
         self._blocks.append(hold)
         previous = get_hold()
         while previous is not None and previous.state is not OPEN:
@@ -140,8 +148,7 @@ class Reservation:
             if scope is None:
                 meet_unscoped("a reserved call")
                 hold = Hold(None, self._input, self._output, self._min_output, fixed, model, None)
-                hold.cost = fixed or 0
-                hold.state = OPEN
+                hold.cost, hold.state = fixed or 0, OPEN
                 return hold
             if scope.status is not None and scope.run.status is not None:
                 raise RunClosedError(f"run `{scope.run.name}` has ended, and no call can be reserved under it")
@@ -208,18 +215,17 @@ class Reservation:
         """Return how much longer may be waited, in seconds, and the scope whose `max_seconds` that is, if so."""
         longest = (settings.max_wait if self._timeout is None else min(self._timeout, settings.max_wait)) - waited
         hurried: Scope | None = None
-        at = scope
-        while at is not None:
-            if at.limits is not None and at.limits.nanoseconds is not None:
-                left = max(0.0, (at.limits.nanoseconds - at.spent("max_seconds")) / 1e9)
+        while scope is not None:
+            if scope.limits is not None and scope.limits.nanoseconds is not None:
+                left = max(0.0, (scope.limits.nanoseconds - scope.spent("max_seconds")) / 1e9)
                 if left <= longest:
-                    longest, hurried = left, at
-            at = at.parent
+                    longest, hurried = left, scope
+            scope = scope.parent
         return longest, hurried
 
     def _wait_in_thread(self, waiter: Waiter) -> None:
         with _waiting(waiter) as began:
-            if _runs_event_loop():
+            if runs_event_loop():
                 raise WouldBlockError(
                     "acquire() would wait for other calls' holds on a thread that runs an event loop, and freeze it; "
                     "use `await reserve(...)` or `async with reserve(...)`, or wait=False"
@@ -345,11 +351,6 @@ def _timed_out(scope: Scope, limit: str, waited: float) -> StepwardenError:
         scope_name=scope.name,
         limit=limit,
     )
-
-
-def _runs_event_loop() -> bool:
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def reserve(
