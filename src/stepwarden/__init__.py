@@ -42,12 +42,18 @@ from .core.errors import (
 )
 from .integrations import guard, install, uninstall
 from .prices import lookup as _lookup
+from .telemetry import TELEMETRY as _TELEMETRY
+from .telemetry import watch_spans as _watch_spans
+from .telemetry import watch_utilization as _watch_utilization
 
 if _typing.TYPE_CHECKING:
     from .ledger import SQLiteLedger
 
 # Where the core meets its price list; that list loads when the first model is looked up.
 _settings.look_up_price = _lookup
+# And where it meets who tells of what happens: each looks, when a run opens, whether anybody wants to hear.
+_settings.watches += (_watch_utilization, _watch_spans)
+_settings.listeners += (_TELEMETRY,)
 hooks = _settings.hooks
 
 __all__ = [

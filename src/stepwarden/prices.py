@@ -15,13 +15,15 @@ How its entries become `Rates`:
 
 from __future__ import annotations
 
+import gc
 import math
 import re
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from stepwarden.core._money import picodollars
@@ -71,8 +73,11 @@ def lookup(model: str, *, at: float | None = None) -> Rates | None:
         at: Seconds since the epoch, the moment to look at; None: now.
 
     Returns:
-        The rates, or None where the list has no such model or no price that `Rates` can express.
+        The rates, or None where the list has no such model or no price that `Rates` can express; or where a signal
+        handler asks in the middle of that first look-up.
     """
+    if threading.get_ident() in _importing:
+        return None
     entry = _entry(model)
     return None if entry is None else entry.rates(time.time() if at is None else at)
 
@@ -95,8 +100,28 @@ class _Entry:
         return rates
 
 
+_importing: set[int] = set()
+"""The threads that are in the middle of importing the list, where it cannot be imported once more."""
+
+
+@cache
+def _import_list() -> None:
+    """Import the list, without finalisers in between: one that asks for a price would find only a part of it."""
+    thread, collects = threading.get_ident(), gc.isenabled()
+    _importing.add(thread)
+    gc.disable()
+    try:
+        import genai_prices.data
+        import genai_prices.data_snapshot  # noqa: F401 - both are what the look-up takes from
+    finally:
+        if collects:
+            gc.enable()
+        _importing.discard(thread)
+
+
 @lru_cache(maxsize=1024)
 def _entry(model: str) -> _Entry | None:
+    _import_list()
     from genai_prices.data import providers
     from genai_prices.data_snapshot import DataSnapshot, find_provider_by_id
 

@@ -111,3 +111,30 @@ def test_a_consumer_is_given_back_its_own_leaf():
             assert sw.current_step() is second
             assert next(generator, None) is None
             assert sw.current_step() is second
+
+
+@pytest.mark.parametrize("boundary", ["fail", "continue", "escalate"])
+def test_hooks_hear_of_the_order_error(boundary):
+    """OnStepFailed is told of the `ScopeOrderError` that leaves an exhausted step, and OnEscalation of nothing."""
+    hooks, told = sw.Hooks(), []
+    hooks.on("OnStepFailed")(lambda event: told.append(event.error))
+    hooks.on("OnEscalation")(lambda event: told.append(event.event))
+
+    @sw.step(budget=sw.Budget(max_calls=0), error_boundary=boundary)
+    def careless():
+        sw.step("inner").__enter__()
+        sw.record_usage()
+
+    with sw.Run(hooks=hooks), pytest.raises(sw.ScopeOrderError) as caught:
+        careless()
+    assert told == [caught.value]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, asyncio.CancelledError, SystemExit])
+@pytest.mark.parametrize("around", [lambda: sw.step("around"), sw.Run], ids=["step", "run"])
+def test_an_interrupt_is_not_lost_in_an_order_error(around, error):
+    """An interrupt or cancellation that leaves open scopes behind goes on as itself, and those are abandoned."""
+    with sw.Run(), pytest.raises(error), around():
+        inner = sw.step("inner").__enter__()
+        raise error
+    assert inner.status == "abandoned"

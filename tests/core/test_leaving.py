@@ -90,7 +90,8 @@ def test_no_boundary_hides_an_order_error(boundary):
         sw.step("inner").__enter__()
         sw.record_usage()
     assert isinstance(caught.value.__cause__, sw.BudgetExceededError)
-    assert [name for name, _ in statuses(run)] == ["inner", "outer"]
+    assert statuses(run) == [("inner", "abandoned"), ("outer", "failed")]
+    assert run.receipts[1].error.type == "BudgetExceededError"
 
 
 def test_a_run_left_with_open_scopes_abandons_them():

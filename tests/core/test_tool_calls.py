@@ -146,3 +146,49 @@ def test_a_tool_is_a_tool_again_when_it_is_decorated_again():
     again = sw.tool(side_effect="network", name="renamed")(look)
     with sw.Run(policy=sw.Policy(side_effect_level="read_only")), pytest.raises(sw.ToolDeniedError, match="renamed"):
         again()
+
+
+@pytest.mark.parametrize("how", ["task", "interrupt", "generator", "async generator"])
+def test_a_tool_that_is_stopped_from_outside_is_cancelled(how):
+    """A tool call that is cancelled, interrupted or closed early is `cancelled` on the receipt, and it counts."""
+
+    @sw.tool(name="stopped", side_effect="none")
+    async def waits():
+        await asyncio.get_running_loop().create_future()
+
+    @sw.tool(name="stopped", side_effect="none")
+    def interrupted():
+        raise KeyboardInterrupt
+
+    @sw.tool(name="stopped", side_effect="none")
+    def items():
+        yield 1
+
+    @sw.tool(name="stopped", side_effect="none")
+    async def async_items():
+        yield 1
+
+    async def stop():
+        if how == "async generator":
+            generator = async_items()
+            await anext(generator)
+            await generator.aclose()
+        else:
+            task = asyncio.create_task(waits())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    with sw.Run() as run, sw.step("s"):
+        if how == "interrupt":
+            with pytest.raises(KeyboardInterrupt):
+                interrupted()
+        elif how == "generator":
+            generator = items()
+            next(generator)
+            generator.close()
+        else:
+            asyncio.run(stop())
+    assert run.receipts[0].tools == (("stopped", "cancelled", None),)
+    assert run.total.tool_calls == 1

@@ -45,6 +45,7 @@ class Promise:
         self.at = at
         self.reserved = reserved
         self.charged = Counter()
+        self.owner = None
         self.state = "open"
 
 
@@ -84,7 +85,7 @@ class Trees(RuleBasedStateMachine):
         (owner or at).own.update(amount)
         for one in at.chain():
             # What is late belongs to the nearest open scope: a closed one is frozen.
-            if one.status is None:
+            if one.status is None or isinstance(one.scope, sw.Run):
                 one.total.update(amount)
 
     def close(self, one, status):
@@ -110,7 +111,8 @@ class Trees(RuleBasedStateMachine):
             one.held.subtract(promise.reserved)
             if one.status is None or isinstance(one.scope, sw.Run):
                 one.uncertain.update(rest)
-        self.charge_late(promise.at, promise.charged)
+        promise.owner = promise.at.nearest_open()
+        self.add(promise.at, promise.charged, promise.owner)
 
     def charge_late(self, at, amount):
         """Charge a scope that may have ended: its own is then the nearest open one's."""
@@ -205,7 +207,10 @@ class Trees(RuleBasedStateMachine):
                 one.uncertain.subtract(rest)
         change = Counter(input=tokens, output=output, cents=cents, calls=1)
         change.subtract(promise.charged)
-        self.charge_late(promise.at, change)
+        if promise.owner.status is None or isinstance(promise.owner.scope, sw.Run):
+            self.add(promise.at, change, promise.owner)
+        else:  # a receipt keeps its estimate: only what is above it goes to an heir
+            self.charge_late(promise.at, +change)
 
     @precondition(lambda self: any(promise.state == "closed" for promise in self.promises))
     @rule(data=st.data(), gives_back=st.booleans())

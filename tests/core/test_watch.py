@@ -12,6 +12,7 @@ import pytest
 
 import stepwarden as sw
 from stepwarden.core._settings import settings
+from stepwarden.host import StepHost
 
 SAFETY = 30
 
@@ -333,6 +334,20 @@ def test_a_listener_hears_of_an_escalation_after_what_caused_it(heard):
         with sw.step("plan", budget=sw.Budget(max_calls=0), error_boundary="escalate"):
             sw.record_usage()
     assert heard == ["refused BudgetExceededError in plan", "refused EscalationError in plan"]
+
+
+@pytest.mark.parametrize("boundary", sw.ErrorBoundary)
+def test_a_listener_hears_of_an_escalation_in_a_host(heard, boundary):
+    """A host's boundary is told of where it escalates, and only there."""
+    with StepHost() as host:
+        host.register_step_from_dict("plan", {"budget": {"max_calls": 0}, "error_boundary": boundary})
+        host.push_step("plan", 1)
+        with pytest.raises(sw.BudgetExceededError) as caught:
+            sw.record_usage()
+        heard.clear()
+        host.apply_error_boundary(caught.value, 1)
+        host.prune_below_frame(0)
+    assert heard == (["refused EscalationError in plan"] if boundary == "escalate" else [])
 
 
 def test_a_listener_hears_of_a_denied_step_and_not_of_a_broken_hook(heard):

@@ -1,11 +1,15 @@
 """What README and docs show is real: Python blocks run, commands exist, links lead somewhere.
 
-The ```python blocks of one page run in order and share their names. Setup that a reader need not see stands in
+The ```python blocks of one page run in order and share their names. A ```text block right below one is what it
+prints, where `...` stands for anything. Setup that a reader need not see stands in
 `<!-- invisible-code-block: python ... -->`. A block that cannot run here is preceded by
 `<!-- skip: next "the reason" -->`; without a reason it fails. `OpenAI()` in an example talks to a scripted model.
 """
 
+import contextlib
+import doctest
 import gc
+import io
 import re
 import shlex
 import shutil
@@ -53,8 +57,27 @@ def command_problem(command: str) -> str | None:
     return None if shutil.which(words[0]) else f"there is no program `{words[0]}`"
 
 
+RIGHT_BELOW_PYTHON = re.compile(r"^```python\n(?:(?!^```).*\n)*```\s*\Z", re.MULTILINE)
+PRINTED = "what the last block has printed"
+
+
+def check_output(example: Example) -> str | None:
+    """Say how what a ```text block shows differs from what the ```python block right above it has printed, if it does."""
+    if not RIGHT_BELOW_PYTHON.search(example.document.text[: example.region.start]):
+        return None
+    shown, printed = example.parsed, example.namespace.get(PRINTED, "")
+    if doctest.OutputChecker().check_output(shown, printed, doctest.ELLIPSIS):
+        return None
+    return f"the page shows:\n{shown}\nbut the block above it prints:\n{printed}"
+
+
 SYBIL = Sybil(
-    parsers=[PythonCodeBlockParser(), CodeBlockParser("console", check_commands), SkipParser()],
+    parsers=[
+        PythonCodeBlockParser(),
+        CodeBlockParser("console", check_commands),
+        CodeBlockParser("text", check_output),
+        SkipParser(),
+    ],
     path=str(ROOT),
 )
 
@@ -90,9 +113,12 @@ def test_code_blocks_run(page, monkeypatch, tmp_path):
             if action != "end" and not reason:
                 pytest.fail(f"{page_id(page)}:{example.line}: a skip needs its reason")
         try:
-            example.evaluate()
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                example.evaluate()
         except SkipTest:
             continue
+        if document.text.startswith("```python", example.region.start):
+            document.namespace[PRINTED] = printed.getvalue()
     module.__dict__.clear()
     gc.collect()  # what the page left open goes here, not in the middle of another test
 

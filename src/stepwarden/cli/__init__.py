@@ -18,13 +18,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 the agent failed, 2 wrong usage or input, 3 a `BudgetExceededError` or
         `EscalationError` left the persona, 4 the ledger failed, 130 interrupted.
     """
+    words = sys.argv[1:] if argv is None else list(argv)
     if any(importlib.util.find_spec(module) is None for module in ("cyclopts", "rich")):
-        print('stepwarden: the command line needs its extra: pip install "stepwarden[cli]"', file=sys.stderr)
+        what, extra = ("demo", "demo") if words[:1] == ["demo"] else ("command line", "cli")
+        print(f'stepwarden: the {what} needs its extra: pip install "stepwarden[{extra}]"', file=sys.stderr)
         return 2
     from ._app import run_app
 
     try:
-        status = run_app(sys.argv[1:] if argv is None else list(argv))
+        status = run_app(words)
         # A reader that has gone is met here, and not when the interpreter ends.
         sys.stdout.flush()
     except KeyboardInterrupt:

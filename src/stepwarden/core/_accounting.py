@@ -6,7 +6,7 @@ import operator
 from typing import TYPE_CHECKING
 
 from ._tally import Extra
-from .errors import UnpricedModelError
+from .errors import StepwardenError, UnpricedModelError
 
 if TYPE_CHECKING:
     from ._rates import Rates
@@ -33,6 +33,14 @@ def whole(value: object, name: str) -> int:
     return operator.index(value)
 
 
+def at_least_0(value: object, name: str) -> int:
+    """Read a number that must not be negative: arguments and errors as in `whole`, and a ValueError for that."""
+    number = whole(value, name)
+    if number < 0:
+        raise ValueError(f"{name} must be >= 0, not {value!r}")
+    return number
+
+
 def actual_cost(
     rates: Rates | None,
     input_tokens: int,
@@ -54,6 +62,8 @@ def actual_cost(
 
 
 def measure(
+    scope: Scope,
+    model: str | None,
     cost: int | None,
     rates: Rates | None,
     input_tokens: int,
@@ -63,10 +73,12 @@ def measure(
     reasoning_tokens: object,
     *,
     estimated: bool,
-) -> tuple[int, Extra | None]:
-    """Return what a call cost, in picodollars, and what most calls do not have.
+) -> tuple[int, Extra | None, StepwardenError | None]:
+    """Return what a call cost, in picodollars, what most calls do not have, and the error where it has no price.
 
     Args:
+        scope: Whose call it was.
+        model: The model that was called, or None.
         cost: The cost, where it is known without a price.
         rates: What its model charges, or None.
         input_tokens: All input.
@@ -85,8 +97,9 @@ def measure(
     if cost is None:
         cost = actual_cost(rates, input_tokens, output_tokens, read, write, reasoned)
     if cost is not None and not (read or write or reasoned or estimated):
-        return cost, None
-    return cost or 0, Extra(read, write, reasoned, int(cost is None), int(estimated))
+        return cost, None, None
+    error = unpriced(scope, model) if cost is None and has_usd_limit(scope) else None
+    return cost or 0, Extra(read, write, reasoned, int(cost is None), int(estimated)), error
 
 
 def late_owner(scope: Scope, input_tokens: int, output_tokens: int, cost: int, calls: int, tools: int = 0) -> Scope:

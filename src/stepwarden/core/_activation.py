@@ -9,11 +9,11 @@ from ._boundary import ErrorBoundary, escalation, own_exhaustion
 from ._durable import until_durable
 from ._firing import Args, Pending, after_step, before_step, observe
 from ._kinds import HookScope, PersonaScope, StepScope
-from ._leaf import end_implicit_run, get_leaf, leave, resolve, set_leaf
+from ._leaf import end_implicit_run, get_leaf, leave, resolve, set_leaf, step_out
 from ._receipt import ReceiptError, Status
 from ._run import Run, status_of
 from ._settings import meet_lost_context
-from ._watch import close_scope, tell_refused
+from ._watch import close_scope, tell_refused, tell_suspended
 from .errors import HookDeniedError, RunClosedError
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def enter(
         for watcher in refused.run.watchers:
             watcher.opened(refused)
         close_scope(refused, status, None if status is Status.CANCELLED else describe(error))
-        for watcher in refused.run.watchers:
-            watcher.suspended(refused)
+        tell_suspended(refused)
         if status is Status.DENIED:
             tell_refused(refused, error)
         yield from _last_hooks(refused, error, _tell_failure(refused, error, args, kwargs))
@@ -108,7 +107,7 @@ def conclude(scope: Activation, output: R, args: tuple[Any, ...], kwargs: Mappin
             return value  # type: ignore[no-any-return]
         raise raised  # noqa: B904 - its cause is set
     stray = leave(scope, Status.COMPLETED)
-    told = observe("PersonaEnd", scope, args, kwargs, output=output) if scope.kind == "persona" else None
+    told = observe(("PersonaEnd",), scope, args, kwargs, output=output) if scope.kind == "persona" else None
     yield from _last_hooks(scope, stray, told)
     if stray is not None:
         raise stray
@@ -147,23 +146,25 @@ def abort(
     Returns:
         What leaves the activation, and None; or None and the fallback, where the boundary absorbed it.
     """
-    plan = scope.plan
+    boundary = scope.plan.boundary
     status = status_of(error)
     raised: BaseException | None = error
-    own = None if plan.boundary is ErrorBoundary.FAIL else own_exhaustion(error, scope.id)
-    if own is not None and plan.boundary is ErrorBoundary.CONTINUE:
+    stray = step_out(scope)
+    own = None if boundary is ErrorBoundary.FAIL else own_exhaustion(error, scope.id)
+    if stray is not None and isinstance(error, Exception):  # an interrupt or a cancellation must not be lost in it
+        stray.__cause__ = error
+        raised = stray
+    elif own is not None and boundary is ErrorBoundary.CONTINUE:
         status, raised = Status.SKIPPED, None
     elif own is not None:
         status, raised = Status.ESCALATED, escalation(own, scope.name, scope.function)
         raised.__cause__ = error
         tell_refused(scope, raised)
-    stray = leave(scope, status, None if status is Status.CANCELLED else describe(own or error))
+    close_scope(scope, status, None if status is Status.CANCELLED else describe(own or error))
+    tell_suspended(scope)
     told = None if raised is None else _tell_failure(scope, raised, args, kwargs)
     yield from _last_hooks(scope, error, told)
-    if stray is not None:
-        stray.__cause__ = error
-        return stray, None
-    return raised, plan.fallback
+    return raised, scope.plan.fallback
 
 
 def _tell_failure(
@@ -172,12 +173,11 @@ def _tell_failure(
     if not scope.run.hooks.registered:
         return
     if scope.kind == "persona":
-        yield from observe("PersonaEnd", scope, args, kwargs, error=error)
+        yield from observe(("PersonaEnd",), scope, args, kwargs, error=error)
         return
-    if scope.status is Status.ESCALATED:
-        yield from observe("OnEscalation", scope, args, kwargs, error=error)
     if not isinstance(error, GeneratorExit):  # being closed early is no failure
-        yield from observe("OnStepFailed", scope, args, kwargs, error=error)
+        names = ("OnEscalation", "OnStepFailed") if scope.status is Status.ESCALATED else ("OnStepFailed",)
+        yield from observe(names, scope, args, kwargs, error=error)
 
 
 def _last_hooks(scope: Activation, error: BaseException | None, hooks: Pending[None] | None) -> Pending[None]:

@@ -61,6 +61,8 @@ def charge(
             here = meter
             if here.is_late:
                 here.scope.freeze()
+            if extra is not None:
+                here.scope.make_detail().total.add(extra)
             # Nothing is called from here to where the next scope is taken, so that no signal handler and no
             # finaliser can come between: a scope has been counted exactly when it is no longer the next.
             here.total_input += input_tokens
@@ -75,8 +77,6 @@ def charge(
                 here.aside_cost -= aside_cost
                 here.aside_calls -= 1
             meter = here.parent
-            if extra is not None:
-                here.scope.make_detail().total.add(extra)
             limits = here.limits
             if limits is not None and (
                 (limits.tokens is not None and here.total_input + here.total_output > limits.tokens)
@@ -121,6 +121,7 @@ def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter 
         None where it was set aside, else the meter of the innermost scope that has no room for it now.
     """
     at: Meter | None = meter
+    back: Meter | None = meter
     input_tokens = hold.input_tokens
     try:
         while at is not None:
@@ -139,10 +140,14 @@ def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter 
                 or (limits.usd is not None and here.total_cost + here.aside_cost > limits.usd)
                 or (limits.rare and _lacks_rare(here, limits))
             ):
-                put_back(meter, at, input_tokens, output_tokens, cost)
+                while back is not at and back is not None:
+                    _apply(back, _NOTHING, (input_tokens, output_tokens, cost, 1), None)
+                    back = back.parent
                 return here
     except BaseException:
-        put_back(meter, at, input_tokens, output_tokens, cost)
+        while back is not at and back is not None:
+            _apply(back, _NOTHING, (input_tokens, output_tokens, cost, 1), None)
+            back = back.parent
         raise
     hold.output_tokens = output_tokens
     hold.cost = cost
@@ -159,20 +164,78 @@ def _lacks_rare(meter: Meter, limits: Limits) -> bool:
     )
 
 
-def put_back(
-    meter: Meter | None, end: Meter | None, input_tokens: int, output_tokens: int, cost: int, calls: int = 1
-) -> None:
-    """Take an amount off what is set aside, on every meter from *meter* up to *end*, which is not included."""
+Amounts = tuple[int, int, int, int]
+"""Input tokens, output tokens, picodollars and calls."""
+_NOTHING: Amounts = (0, 0, 0, 0)
+
+
+def turn(
+    hold: Hold,
+    state: str,
+    owner: Meter | None,
+    spent: Amounts = _NOTHING,
+    freed: Amounts = _NOTHING,
+    extra: Extra | None = None,
+) -> Meter | None:
+    """Turn a hold into what becomes of it, on every scope of its chain, in one go; under the tree's lock.
+
+    Args:
+        hold: The hold, which is in *state* then.
+        state: The state.
+        owner: The meter whose `own` it changes, or None.
+        spent: What is charged; negative where it corrects what was charged before.
+        freed: What is no longer set aside.
+        extra: What most calls do not have, or None.
+
+    Returns:
+        The meter of the outermost scope with a limit that is passed now, or None.
+    """
+    assert hold.scope is not None
+    at = meter = hold.scope.meter
+    # From here on nothing is called before `try`, so that a signal handler that raises finds it begun or not.
+    hold.state = state
+    if owner is not None:
+        owner.own_input += spent[0]
+        owner.own_output += spent[1]
+        owner.own_cost += spent[2]
+        owner.own_calls += spent[3]
     try:
-        while meter is not end and meter is not None:
-            meter.aside_input -= input_tokens
-            meter.aside_output -= output_tokens
-            meter.aside_cost -= cost
-            meter.aside_calls -= calls
-            meter = meter.parent
+        if owner is not None and extra is not None:
+            owner.scope.make_detail().own.add(extra)
+            owner = None
+        while at is not None:
+            _apply(at, spent, freed, extra)
+            at = at.parent
     except BaseException:
-        put_back(meter, end, input_tokens, output_tokens, cost, calls)
+        if owner is not None and extra is not None:
+            owner.scope.make_detail().own.add(extra)
+        while at is not None:
+            _apply(at, spent, freed, extra)
+            at = at.parent
         raise
+    passed = None
+    while meter is not None:
+        limits = meter.scope.limits
+        if limits is not None and any(v is not None and meter.scope.spent(limit) > v for limit, v in limits.items()):
+            passed = meter
+        meter = meter.parent
+    return passed
+
+
+def _apply(meter: Meter, spent: Amounts, freed: Amounts, extra: Extra | None) -> None:
+    # All or nothing, since nothing is called after the first change.
+    if meter.is_late:
+        meter.scope.freeze()
+    if extra is not None:
+        meter.scope.make_detail().total.add(extra)
+    meter.total_input += spent[0]
+    meter.total_output += spent[1]
+    meter.total_cost += spent[2]
+    meter.total_calls += spent[3]
+    meter.aside_input -= freed[0]
+    meter.aside_output -= freed[1]
+    meter.aside_cost -= freed[2]
+    meter.aside_calls -= freed[3]
 
 
 def show(limit: str, value: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._budget import in_units
@@ -153,16 +153,46 @@ def after_step(scope: Scope, output: R, args: tuple[Any, ...], kwargs: Mapping[s
     return output
 
 
-def observe(name: str, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any], **more: Any) -> Pending[None]:
-    """Tell the hooks of an event that they can only observe."""
+def observe(
+    names: tuple[str, ...], scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any], **more: Any
+) -> Pending[None]:
+    """Tell the hooks of events that they can only observe; all of them, and then raise the first failure."""
     parent = scope.parent
     if parent is None:
         return
-    for hook in hooks_for(name, scope):
-        event = event_of(name, scope.plan, scope.persona, args, kwargs, receipt=scope.receipt, **more)
-        answer = yield from call_hook(hook, event, parent)
-        if answer is not None:
-            raise bad_answer(hook, answer, "None")
+    failure: Exception | None = None
+    for name in names:
+        for hook in hooks_for(name, scope):
+            event = event_of(name, scope.plan, scope.persona, args, kwargs, receipt=scope.receipt, **more)
+            try:
+                yield from _tell(hook, event, parent)
+            except Exception as late:  # noqa: BLE001 - raised below: one that fails must not keep others from being told
+                failure = failure or late
+    if failure is not None:
+        raise failure
+
+
+def observe_now(told: Iterable[tuple[Hook[Any, Any], HookEvent, Scope]], error: Exception | None) -> None:
+    """Tell hooks of what nothing can await; all of them, and then raise the first failure, from *error*.
+
+    Args:
+        told: Each hook, what it is told, and the scope that this happened to.
+        error: What is raised after them, or None.
+    """
+    failure: Exception | None = None
+    for hook, event, scope in told:
+        try:
+            run_sync(_tell(hook, event, scope.parent or scope))
+        except Exception as late:  # noqa: BLE001 - raised below: one that fails must not keep others from being told
+            failure = failure or late
+    if failure is not None:
+        raise failure from (failure.__cause__ if error is None else error)
+
+
+def _tell(hook: Hook[Any, Any], event: HookEvent, parent: Scope) -> Pending[None]:
+    answer = yield from call_hook(hook, event, parent)
+    if answer is not None:
+        raise bad_answer(hook, answer, "None")
 
 
 def fire_thresholds(scope: Scope | None, error: Exception | None = None) -> None:
@@ -177,27 +207,7 @@ def fire_thresholds(scope: Scope | None, error: Exception | None = None) -> None
         if scope.limits is not None and scope.status is None and scope.run.hooks.has_thresholds:
             chain.append(scope)
         scope = scope.parent
-    failure: Exception | None = None
-    for charged in reversed(chain):
-        for hook, event in _reached(charged):
-            try:
-                ask_observer(hook, event, charged, error)
-            except Exception as late:  # noqa: BLE001 - raised below: each hook is told once, so none may be left out
-                failure = failure or late
-    if failure is not None:
-        raise failure
-
-
-def ask_observer(hook: Hook[Any, Any], event: HookEvent, scope: Scope, error: Exception | None) -> None:
-    """Call a hook that can only observe, and that nothing can await; raise its failure from *error*."""
-    try:
-        answer = run_sync(call_hook(hook, event, scope.parent or scope))
-        if answer is not None:
-            raise bad_answer(hook, answer, "None")  # noqa: TRY301 - raised from *error*, as the hook's own would be
-    except BaseException as late:
-        if error is None:
-            raise
-        raise late from error
+    observe_now(((hook, event, charged) for charged in reversed(chain) for hook, event in _reached(charged)), error)
 
 
 def _reached(scope: Scope) -> list[tuple[Hook[Any, Any], HookEvent]]:

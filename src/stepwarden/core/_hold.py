@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ._accounting import actual_cost, count, late_owner, measure
-from ._charge import charge, exceeded, put_back
+from ._charge import charge, exceeded, turn
 from ._firing import fire_thresholds
 from ._hooks import armed
 from ._meter import meter_of
@@ -19,6 +19,7 @@ from .errors import HoldClosedError
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from ._meter import Meter
     from ._rates import Rates
     from ._scope import Scope
     from ._tree import Tree
@@ -53,19 +54,18 @@ class Hold:
     """
 
     __slots__ = (
-        "asked_output", "cost", "fixed_cost", "guessed", "input_charged", "input_tokens", "keeper", "min_output",
-        "model", "number", "output_tokens", "previous", "rates", "scope", "state", "uncertain_cost",
+        "asked_output", "cost", "fixed_cost", "guessed", "input_tokens", "keeper", "min_output", "model",
+        "number", "output_tokens", "previous", "rates", "scope", "state",
     )  # fmt: skip
 
     scope: Scope | None
     keeper: Scope | None
     previous: Hold | None
     cost: int
+    # What its run's journal calls it; set when it is first noted there.
     number: int
-    """What its run's journal calls it; set when it is first noted there."""
-    input_charged: int
-    uncertain_cost: int
-    guessed: tuple[Scope, CallEntry]
+    # Whose own its estimate is, as what it was charged, and what is uncertain.
+    guessed: tuple[Scope, CallEntry, Extra]
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Hold:
         """Whether less output was granted than asked."""
         return self.output_tokens < self.asked_output
 
-    def settle(
+    def settle(  # noqa: C901 - the hot path is written out
         self,
         *,
         input_tokens: int | None = None,
@@ -128,6 +128,8 @@ class Hold:
         Raises:
             HoldClosedError: If it was settled or released before; then nothing is counted.
             BudgetExceededError: If a limit is passed now; the usage stays counted.
+            UnpricedModelError: If it used tokens that have no price while a USD limit is in force; the usage stays
+                counted, without a cost.
             ValueError: If the cost is negative, not finite or no amount.
             TypeError: If a count is no int, or is left out though some was reserved.
         """
@@ -141,42 +143,39 @@ class Hold:
         if not (input_tokens.__class__ is output_tokens.__class__ is int and input_tokens >= 0 <= output_tokens):
             input_tokens, output_tokens = count(input_tokens, "input_tokens"), count(output_tokens, "output_tokens")
         cost = self.fixed_cost if cost_usd is None else picodollars(cost_usd, "cost_usd")
-        extra = None
+        used = model or self.model
+        extra = error = None
         if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
             rates = self.rates if model is None or model == self.model else scope.run.rates(model) or self.rates
             counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
-            cost, extra = measure(cost, rates, *counts, estimated=estimated)
-        error, said = None, extra
+            cost, extra, error = measure(scope, used, cost, rates, *counts, estimated=estimated)
         tree = scope.tree
         with tree.lock:
-            state = self.state
-            if state is OPEN:
-                owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
-                meter = owner.meter or meter_of(owner)
-                passed = charge(meter, scope.meter, input_tokens, output_tokens, cost, 1, 0, extra, self)
-            elif state is UNCERTAIN:
-                # What was charged and set aside when the cost was unknown gives way to what it was.
-                extra = self._take_back_uncertain(scope, extra)
-                changed = (input_tokens - self.input_tokens, output_tokens, cost - self.input_charged, 0)
-                owner = scope if scope.status is None else late_owner(scope, *changed)
-                passed = charge(meter_of(owner), scope.meter, *changed, 0, extra)
-                self.state = CLOSED
-            else:
+            if self.state is CLOSED:
                 raise HoldClosedError("this hold was settled or released before; nothing was counted")
-            if self.keeper is not None and self.keeper.holds:
-                self.keeper.holds.discard(self)
-            used = model or self.model
-            if used:
-                owner.last_model = used
-            detail = owner.detail or owner.make_detail()
-            call = (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
-            detail.calls.append(call)
-            if passed is not None:
-                error = exceeded(passed.scope, "settle")
-            if tree.waiting:
-                look(scope)
+            try:
+                if self.state is OPEN:
+                    owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
+                    meter = owner.meter or meter_of(owner)
+                    passed = charge(meter, scope.meter, input_tokens, output_tokens, cost, 1, 0, extra, self)
+                else:
+                    owner, passed = self._replace_estimate(scope, input_tokens, output_tokens, cost, 1, extra)
+                if self.keeper is not None and self.keeper.holds:
+                    self.keeper.holds.discard(self)
+                if used:
+                    owner.last_model = used
+                detail = owner.detail or owner.make_detail()
+                call = (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
+                detail.calls.append(call)
+                if passed is not None:
+                    error = exceeded(passed.scope, "settle")
+                if tree.waiting:
+                    look(scope)
+            except BaseException:
+                look(scope)  # a signal handler may have raised, and whoever can move must not wait for the next change
+                raise
         if scope.run.journal is not None:
-            scope.run.journal.settled(self, owner, "settled", call, said)
+            scope.run.journal.settled(self, owner, "settled", call, extra)
         if armed.thresholds:
             fire_thresholds(scope, error)
         if error is not None:
@@ -194,17 +193,15 @@ class Hold:
             self._close_unscoped()
             return
         with scope.tree.lock:
-            if self.state is UNCERTAIN:
-                extra = self._take_back_uncertain(scope, None)
-                self.state = CLOSED
-                spent = (-self.input_tokens, 0, -self.input_charged, -1)
-                owner = scope if scope.status is None else late_owner(scope, *spent)
-                charge(meter_of(owner), scope.meter, *spent, 0, extra)
-                look(scope)
-            elif self.state is OPEN:
+            if self.state is CLOSED:
+                raise HoldClosedError("this hold was settled or released before")
+            if self.state is OPEN:
                 self.give_back()
             else:
-                raise HoldClosedError("this hold was settled or released before")
+                try:
+                    self._replace_estimate(scope, 0, 0, 0, 0, None)
+                finally:
+                    look(scope)
         if scope.run.journal is not None:
             scope.run.journal.settled(self, scope, "released", None, None)
 
@@ -221,22 +218,21 @@ class Hold:
             if self.state is not OPEN:
                 return
             priced = None if self.fixed_cost is not None else actual_cost(self.rates, self.input_tokens, 0)
-            self.input_charged = min(priced or 0, self.cost)
-            self.uncertain_cost = self.cost - self.input_charged
-            self.state = UNCERTAIN
-            spent = (self.input_tokens, 0, self.input_charged, 1)
-            owner = scope if scope.status is None else late_owner(scope, *spent)
-            charge(meter_of(owner), scope.meter, *spent, 0, Extra(estimated=1))
-            owner.last_model = self.model or owner.last_model
-            record: CallEntry = (self.model, self.input_tokens, 0, self.input_charged, "uncertain", self.is_clamped)
-            owner.make_detail().calls.append(record)
-            self.guessed = owner, record
-            put_back(scope.meter, None, self.input_tokens, 0, self.input_charged)
-            self._count_uncertain(scope, 1)
-            self.let_go()
-            look(scope)
+            charged = min(priced or 0, self.cost)
+            owner = scope if scope.status is None else late_owner(scope, self.input_tokens, 0, charged, 1)
+            record: CallEntry = (self.model, self.input_tokens, 0, charged, "uncertain", self.is_clamped)
+            extra = Extra(0, 0, 0, int(self._is_unpriced), 1, self.output_tokens, self.cost - charged)
+            self.guessed = owner, record, extra
+            try:
+                spent = (self.input_tokens, 0, charged, 1)
+                turn(self, UNCERTAIN, meter_of(owner), spent, spent, extra)
+                owner.last_model = self.model or owner.last_model
+                owner.make_detail().calls.append(record)
+                self.let_go()
+            finally:
+                look(scope)
         if scope.run.journal is not None:
-            scope.run.journal.settled(self, owner, "uncertain", record, Extra(estimated=1))
+            scope.run.journal.settled(self, owner, "uncertain", record, extra)
         if armed.thresholds:
             fire_thresholds(scope)
 
@@ -272,13 +268,11 @@ class Hold:
     def give_back(self) -> None:
         """Close without charging anything, and let others have the room."""
         assert self.scope is not None
-        self.state = CLOSED
-        self._forget(self.scope)
-        look(self.scope)
-
-    def _forget(self, scope: Scope) -> None:
-        put_back(scope.meter, None, self.input_tokens, self.output_tokens, self.cost)
-        self.let_go()
+        try:
+            turn(self, CLOSED, None, freed=(self.input_tokens, self.output_tokens, self.cost, 1))
+            self.let_go()
+        finally:
+            look(self.scope)
 
     def let_go(self) -> None:
         """Be no longer known to the scope that keeps it."""
@@ -286,22 +280,38 @@ class Hold:
         if keeper is not None and keeper.holds is not None:
             keeper.holds.discard(self)
 
-    def _count_uncertain(self, scope: Scope | None, sign: int) -> None:
-        while scope is not None:
-            scope.freeze()
-            scope.make_detail().uncertain.add(0, sign * self.output_tokens, sign * self.uncertain_cost, 0)
-            scope = scope.parent
+    def _replace_estimate(
+        self, scope: Scope, input_tokens: int, output_tokens: int, cost: int, calls: int, extra: Extra | None
+    ) -> tuple[Scope, Meter | None]:
+        """Replace what was charged and set aside while the cost was unknown by what it was.
 
-    def _take_back_uncertain(self, scope: Scope, extra: Extra | None) -> Extra:
-        put_back(scope.meter, None, 0, self.output_tokens, self.uncertain_cost, 0)
-        self._count_uncertain(scope, -1)
-        owner, record = self.guessed
-        if owner.status is None and owner.detail is not None and record in owner.detail.calls:
-            owner.detail.calls.remove(record)
-        replaced = Extra(estimated=-1)
+        A receipt that was left meanwhile keeps its estimate: what the call spent above it is late, and nothing is
+        taken back, since no other scope has spent it.
+
+        Returns:
+            Whose own the call is, and the meter of the outermost scope with a limit that is now passed, or None.
+        """
+        owner, record, guess = self.guessed
+        more = (input_tokens - record[1], output_tokens, cost - record[3], calls - 1)
+        replaced = Extra(0, 0, 0, -guess.unpriced, -1, -guess.uncertain_output, -guess.uncertain_cost)
+        if owner.status is None or owner.kind == "run":
+            if owner is not scope:
+                owner.make_detail().late.add(*more)
+            calls_kept = owner.make_detail().calls
+            if record in calls_kept:
+                calls_kept.remove(record)
+        else:
+            more = (max(0, more[0]), more[1], max(0, more[2]), 0)
+            replaced.unpriced = replaced.estimated = 0
+            owner = late_owner(scope, *more)
         if extra is not None:
             replaced.add(extra)
-        return replaced
+        freed = (0, guess.uncertain_output, guess.uncertain_cost, 0)
+        return owner, turn(self, CLOSED, meter_of(owner), more, freed, replaced)
+
+    @property
+    def _is_unpriced(self) -> bool:
+        return self.fixed_cost is None and self.rates is None
 
     @staticmethod
     def _unsaid(name: str, said: int | None, reserved: int) -> int:

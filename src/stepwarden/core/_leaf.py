@@ -10,7 +10,7 @@ from ._policy import UNRESTRICTED, Policy
 from ._receipt import ReceiptError, Status
 from ._scope import Scope
 from ._tree import current_flow
-from ._watch import close_scope
+from ._watch import close_scope, tell_suspended
 from .errors import ScopeOrderError
 
 leaf: ContextVar[Scope | None] = ContextVar("stepwarden_leaf", default=None)
@@ -58,13 +58,16 @@ def leave(scope: Scope, status: Status, error: ReceiptError | None = None) -> Sc
     if stray is not None and status is Status.COMPLETED:
         status, error = Status.FAILED, ReceiptError(type(stray).__name__, str(stray))
     close_scope(scope, status, error)
-    for watcher in scope.run.watchers:
-        watcher.suspended(scope)
+    tell_suspended(scope)
     return stray
 
 
 def step_out(scope: Scope) -> ScopeOrderError | None:
-    """Give the context back the leaf that it had before *scope*; abandon what is open inside, as `leave` does."""
+    """Give the context back the leaf that it had before a scope, and abandon what is still open inside that.
+
+    Returns:
+        The error to raise where something was, else None.
+    """
     current = get_leaf()
     if current is scope:
         set_leaf(scope.outer)

@@ -70,7 +70,8 @@ class ToolRecord(NamedTuple):
 
     Args:
         name: The tool's name.
-        outcome: ``"completed"``, ``"failed"``, ``"denied"`` or ``"refused"`` (over a tool limit).
+        outcome: ``"completed"``, ``"failed"``, ``"cancelled"`` (a generator that is closed early too), ``"denied"`` or
+            ``"refused"`` (over a tool limit).
         reason: Why it was denied or refused, or how it failed; else None.
     """
 

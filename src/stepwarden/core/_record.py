@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._accounting import count, has_usd_limit, late_owner, measure, unpriced
+from ._accounting import count, late_owner, measure
 from ._charge import charge, exceeded
 from ._firing import fire_thresholds
 from ._hooks import armed
@@ -72,9 +72,7 @@ def record_usage(
     if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
         used = model or default_model()
         counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
-        cost, extra = measure(cost, scope.run.rates(used), *counts, estimated=estimated)
-        if extra is not None and extra.unpriced and has_usd_limit(scope):
-            error = unpriced(scope, used)
+        cost, extra, error = measure(scope, used, cost, scope.run.rates(used), *counts, estimated=estimated)
     tree = scope.tree
     with tree.lock:
         owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._accounting import has_usd_limit, unpriced, whole
+from ._accounting import at_least_0, has_usd_limit, unpriced
 from ._charge import budget_error, set_aside, show
 from ._durable import secure
 from ._firing import run_async, run_sync
@@ -36,6 +36,10 @@ class Reservation:
 
     Made by `reserve`; it may be used again, also while a hold of it is open. A block that is left before its hold was
     settled or released keeps the worst case: the input counts as spent, the rest as uncertain.
+
+    Take it in the task that makes the call, with a *timeout* of its own. `asyncio.wait_for` (before Python 3.12) and
+    `asyncio.to_thread` take it in a copy of the context, where the caller does not know of it: its next reservation
+    may then wait for it as long as it may at all, instead of being refused as ``would_deadlock``.
     """
 
     __slots__ = ("_blocks", "_cost", "_input", "_min_output", "_model", "_output", "_timeout", "_wait")
@@ -342,13 +346,6 @@ def _check_timeout(timeout: object) -> None:
         raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
 
 
-def _at_least_0(name: str, value: object) -> int:
-    number = whole(value, name)
-    if number < 0:
-        raise ValueError(f"{name} must be >= 0, not {value!r}")
-    return number
-
-
 def reserve(
     *,
     input_tokens: int = 0,
@@ -378,11 +375,11 @@ def reserve(
         ValueError: If a number is negative, or not finite.
     """
     if input_tokens.__class__ is not int or input_tokens < 0:
-        input_tokens = _at_least_0("input_tokens", input_tokens)
+        input_tokens = at_least_0(input_tokens, "input_tokens")
     if output_tokens.__class__ is not int or output_tokens < 0:
-        output_tokens = _at_least_0("output_tokens", output_tokens)
+        output_tokens = at_least_0(output_tokens, "output_tokens")
     if min_output_tokens != 1:
-        min_output_tokens = _at_least_0("min_output_tokens", min_output_tokens)
+        min_output_tokens = at_least_0(min_output_tokens, "min_output_tokens")
     if timeout is not None:
         _check_timeout(timeout)
     # Without `__init__`, which costs as much again as all of this.

@@ -228,7 +228,7 @@ class Run(Scope):
     def _end(self, error: BaseException | None) -> Pending[None]:
         stray = leave(self, Status.COMPLETED if error is None else status_of(error))
         yield from until_durable(self, stray or error)
-        if stray is not None:
+        if stray is not None and (error is None or isinstance(error, Exception)):
             raise stray from error
 
     @contextmanager

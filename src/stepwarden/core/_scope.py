@@ -13,7 +13,7 @@ from ._money import dollars
 from ._policy import Policy
 from ._queue import look
 from ._receipt import CallRecord, Receipt, ReceiptError, Status
-from ._tally import NO_DETAIL, NO_EXTRA, NO_USAGE, NOTHING, Detail, Extra
+from ._tally import NO_DETAIL, NO_EXTRA, NO_USAGE, Detail, Extra
 from .errors import ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -131,21 +131,22 @@ class Scope:
         """What open calls in and under it hold."""
         with self.tree.reading:
             meter = self.meter
-            uncertain = self.detail.uncertain if self.detail else NOTHING
+            extra = self.detail.total if self.detail else NO_EXTRA
             if meter is None:
                 return Usage()
             return Usage(
-                input_tokens=meter.aside_input - uncertain.input,
-                output_tokens=meter.aside_output - uncertain.output,
-                cost_usd=dollars(meter.aside_cost - uncertain.cost),
-                calls=meter.aside_calls - uncertain.calls,
+                input_tokens=meter.aside_input,
+                output_tokens=meter.aside_output - extra.uncertain_output,
+                cost_usd=dollars(meter.aside_cost - extra.uncertain_cost),
+                calls=meter.aside_calls,
             )
 
     @property
     def uncertain(self) -> Usage:
         """What is set aside for calls that were sent and whose cost never became known."""
         with self.tree.reading:
-            return (self.detail.uncertain if self.detail else NOTHING).usage
+            extra = self.detail.total if self.detail else NO_EXTRA
+            return Usage(output_tokens=extra.uncertain_output, cost_usd=dollars(extra.uncertain_cost))
 
     @property
     def remaining(self) -> Budget:
@@ -305,7 +306,10 @@ class Scope:
 
     def uncertain_of(self, limit: str) -> int:
         """Return what is uncertain of *limit*, in internal units."""
-        return 0 if self.detail is None else self.detail.uncertain.of(limit)
+        extra = self.detail.total if self.detail else NO_EXTRA
+        if limit == "max_usd":
+            return extra.uncertain_cost
+        return extra.uncertain_output if limit in {"max_tokens", "max_output_tokens"} else 0
 
     def freeze(self) -> None:
         """Keep the receipt as it is, before anything changes after the scope has closed; a run leaves none."""

@@ -15,6 +15,7 @@ from ._kind import Kind, decorated, first_resumption, kind_of, refuse_coroutine
 from ._kinds import HookScope
 from ._leaf import get_leaf, resolve, restore, set_leaf
 from ._tree import current_flow
+from ._watch import tell_resumed, tell_suspended
 
 if TYPE_CHECKING:
     from ._plan import Plan
@@ -160,16 +161,14 @@ def set_outside(scope: Scope, token: Token[Scope | None]) -> Scope | None:
     """Put the leaf of a generator's consumer in force; return the generator's own."""
     inside = get_leaf()
     restore(token)
-    for watcher in scope.run.watchers:
-        watcher.suspended(scope)
+    tell_suspended(scope)
     return inside
 
 
 def set_inside(scope: Scope, inside: Scope | None) -> Token[Scope | None]:
     """Put a generator's own leaf in force; return what puts back that of whoever resumed it."""
     token = set_leaf(inside)
-    for watcher in scope.run.watchers:
-        watcher.resumed(scope)
+    tell_resumed(scope)
     return token
 
 

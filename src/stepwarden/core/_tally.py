@@ -15,30 +15,46 @@ CallEntry = tuple[str | None, int, int, int, str, bool]
 
 
 class Extra:
-    """Count what most calls do not have, so that the hot path does not carry it."""
+    """Count what most calls do not have, so that the hot path does not carry it.
 
-    __slots__ = ("cache_read", "cache_write", "estimated", "reasoning", "unpriced")
+    What is uncertain is set aside and not spent; it stands here since it comes and goes with a charge.
+    """
+
+    __slots__ = (
+        "cache_read", "cache_write", "estimated", "reasoning", "uncertain_cost", "uncertain_output", "unpriced",
+    )  # fmt: skip
 
     def __init__(
-        self, cache_read: int = 0, cache_write: int = 0, reasoning: int = 0, unpriced: int = 0, estimated: int = 0
+        self,
+        cache_read: int = 0,
+        cache_write: int = 0,
+        reasoning: int = 0,
+        unpriced: int = 0,
+        estimated: int = 0,
+        uncertain_output: int = 0,
+        uncertain_cost: int = 0,
     ) -> None:
         self.cache_read = cache_read
         self.cache_write = cache_write
         self.reasoning = reasoning
         self.unpriced = unpriced
         self.estimated = estimated
+        self.uncertain_output = uncertain_output
+        self.uncertain_cost = uncertain_cost
 
-    def add(self, other: Extra, sign: int = 1) -> None:
-        """Add *other*, or take it away where *sign* is -1."""
-        self.cache_read += sign * other.cache_read
-        self.cache_write += sign * other.cache_write
-        self.reasoning += sign * other.reasoning
-        self.unpriced += sign * other.unpriced
-        self.estimated += sign * other.estimated
+    def add(self, other: Extra) -> None:
+        """Add *other*, in one go: nothing is called in between."""
+        self.cache_read += other.cache_read
+        self.cache_write += other.cache_write
+        self.reasoning += other.reasoning
+        self.unpriced += other.unpriced
+        self.estimated += other.estimated
+        self.uncertain_output += other.uncertain_output
+        self.uncertain_cost += other.uncertain_cost
 
 
 class Tally:
-    """Count an amount that is set apart from what is spent: uncertain, or late."""
+    """Count what came late."""
 
     __slots__ = ("calls", "cost", "input", "output", "tools")
 
@@ -52,17 +68,6 @@ class Tally:
         self.cost += cost
         self.calls += calls
         self.tools += tools
-
-    def of(self, limit: str) -> int:
-        """Return what counts toward *limit*, in internal units."""
-        by_limit = {
-            "max_tokens": self.input + self.output,
-            "max_input_tokens": self.input,
-            "max_output_tokens": self.output,
-            "max_usd": self.cost,
-            "max_calls": self.calls,
-        }
-        return by_limit.get(limit, 0)
 
     @property
     def usage(self) -> Usage:
@@ -83,13 +88,12 @@ class Detail:
 
     __slots__ = (
         "calls", "clamped", "deadline", "error", "fired", "frozen", "handed_over", "late", "own", "reschedule", "tools",
-        "total", "uncertain", "warnings",
+        "total", "warnings",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.own = Extra()
         self.total = Extra()
-        self.uncertain = Tally()
         self.late = Tally()
         self.calls: deque[CallEntry] = deque(maxlen=_KEPT_RECORDS)
         self.tools: deque[ToolRecord] = deque(maxlen=_KEPT_RECORDS)
@@ -104,6 +108,5 @@ class Detail:
 
 
 NO_EXTRA = Extra()
-NOTHING = Tally()
 NO_DETAIL = Detail()
 NO_USAGE = Usage()

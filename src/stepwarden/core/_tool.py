@@ -12,13 +12,14 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 from ._accounting import late_owner
 from ._charge import budget_error, charge, exceeded_limit
 from ._definition import parse_name
-from ._firing import ask_observer, event_of, fire_thresholds, hooks_for
+from ._firing import event_of, fire_thresholds, hooks_for, observe_now
 from ._hooks import armed
 from ._kind import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated
 from ._leaf import get_leaf, resolve
 from ._meter import meter_of
 from ._policy import SideEffect, SideEffectLike, parse_side_effect
-from ._receipt import ToolRecord
+from ._receipt import Status, ToolRecord
+from ._run import status_of
 from ._scope import Scope
 from ._settings import meet_unscoped
 from ._watch import tell_refused
@@ -164,7 +165,9 @@ def tool_call(name: str, side_effect: SideEffect) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _note(owner, ToolRecord(name, "failed", type(error).__name__))
+        status = status_of(error)
+        how = None if status is Status.CANCELLED else type(error).__name__
+        _note(owner, ToolRecord(name, str(status), how))
         raise
     _note(owner, ToolRecord(name, "completed", None))
 
@@ -244,5 +247,5 @@ def _refusal(scope: Scope, limit: str) -> BudgetExceededError:
 
 
 def _tell_denied(scope: Scope, denied: ToolDeniedError) -> None:
-    for hook in hooks_for("OnToolDenied", scope):
-        ask_observer(hook, event_of("OnToolDenied", scope.plan, scope.persona, error=denied), scope, denied)
+    event = event_of("OnToolDenied", scope.plan, scope.persona, error=denied)
+    observe_now(((hook, event, scope) for hook in hooks_for("OnToolDenied", scope)), denied)

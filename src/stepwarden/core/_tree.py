@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -53,7 +54,8 @@ class Tree:
         self.tickets = count(1)
         self.waiting: set[Waiter] = set()
         self.looking: list[Scope] | None = None
-        _trees.add(self)
+        key = id(self)
+        _trees[key] = weakref.ref(self, lambda _: _trees.pop(key, None))
 
     @property
     def is_forked(self) -> bool:
@@ -77,12 +79,17 @@ def _refuse() -> NoReturn:
     )
 
 
-_trees: weakref.WeakSet[Tree] = weakref.WeakSet()
+# A dictionary is copied in one go; a WeakSet cannot be looked through while another thread opens a run.
+_trees: dict[int, weakref.ref[Tree]] = {}
 _forked = _ForkedLock()
 
 
+def _live_trees() -> Iterator[Tree]:
+    return filter(None, (known() for known in _trees.copy().values()))
+
+
 def _disown_trees() -> None:
-    for tree in tuple(_trees):
+    for tree in _live_trees():
         tree.lock = _forked
         tree.reading = threading.RLock()
         tree.clock = _refuse
@@ -93,7 +100,7 @@ os.register_at_fork(after_in_child=_disown_trees)
 
 def any_run_is_open() -> bool:
     """Tell whether a run is open anywhere in this process."""
-    return any(tree.open and not tree.is_forked for tree in tuple(_trees))
+    return any(tree.open and not tree.is_forked for tree in _live_trees())
 
 
 def runs_event_loop() -> bool:

@@ -25,7 +25,7 @@ class Watcher(Protocol):
         """Hear that a step or persona has opened, and that its body runs in this context now."""
 
     def suspended(self, scope: Scope) -> None:
-        """Hear that its body does not run here any more: a generator stands at a yield, or it was left."""
+        """Hear that its body does not run here any more: it stands at a yield, was suspended by its host, or left."""
 
     def resumed(self, scope: Scope) -> None:
         """Hear that its body runs here again, which may be another context; it may have been closed meanwhile."""
@@ -63,6 +63,18 @@ def close_scope(scope: Scope, status: Status, error: ReceiptError | None = None)
     if scope.close(status, error):
         for watcher in scope.run.watchers:
             watcher.closed(scope)
+
+
+def tell_suspended(scope: Scope) -> None:
+    """Tell the watchers of a scope that its body does not run here any more."""
+    for watcher in scope.run.watchers:
+        watcher.suspended(scope)
+
+
+def tell_resumed(scope: Scope) -> None:
+    """Tell the watchers of a scope that its body runs here again."""
+    for watcher in scope.run.watchers:
+        watcher.resumed(scope)
 
 
 def tell_waited(waiter: Waiter, seconds: float) -> None:

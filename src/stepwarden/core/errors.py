@@ -62,8 +62,10 @@ class BudgetExceededError(StepwardenError, RuntimeError):
         requested: For a refusal, the least that would have been accepted; else None.
         held: What other calls hold, in the same unit.
         uncertain: What is set aside for calls whose cost never became known, in the same unit.
-        reason: ``"exceeded"``, ``"no_room"``, ``"would_deadlock"`` or ``"deadline"``.
-        phase: ``"reserve"``, ``"settle"``, ``"record"``, ``"tool"`` or ``"deadline"``.
+        reason: ``"no_room"`` if it was refused before it was made, ``"exceeded"`` if it has passed the limit,
+            ``"deadline"`` if the time is over, ``"would_deadlock"`` if it would have waited for others while its own
+            context has a hold open.
+        phase: What met the limit: ``"reserve"``, ``"settle"``, ``"record"``, ``"tool"`` or ``"deadline"``.
         usage: What the scope had spent in all.
         error_boundary: What the scope declared to do about it.
         partial: The text received before a stream was ended, or None.
@@ -107,7 +109,12 @@ class BudgetExceededError(StepwardenError, RuntimeError):
         self.partial = partial
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the error as JSON-ready values under the reference's keys."""
+        """Return the error as a JSON-ready dict, for a log or for whoever decides what happens now.
+
+        Returns:
+            A dict with *category*, *kind*, *reason*, *step* (the scope's name), *function*, *limit*, *limit_value*,
+            *consumed_tokens*, *consumed_cost_usd* (as a float), *error_boundary* and *message*.
+        """
         value = self.limit_value
         return {
             "category": "budget_exceeded",
@@ -140,7 +147,7 @@ class EscalationError(StepwardenError, RuntimeError):
         self.error = error
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the budget error's values, marked as escalated."""
+        """Return the dict of the budget error, with *escalated* and the category ``"handoff_escalation"``."""
         return {**self.error.as_dict(), "escalated": True, "category": "handoff_escalation"}
 
 

@@ -17,6 +17,7 @@ from ._leaf import get_leaf, resolve, restore, set_leaf, step_out
 from ._receipt import Receipt, ReceiptError, Status
 from ._run import Run, status_of
 from ._scope import Scope
+from ._watch import close_scope, tell_refused, tell_resumed, tell_suspended
 from .errors import DefinitionError, RunClosedError, ScopeOrderError
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class StepHost:
     def _abandon_taken(self) -> None:
         while self._taken:
             scope, _ = self._taken.popitem()
-            scope.close(Status.ABANDONED)
+            close_scope(scope, Status.ABANDONED)
             self._frames.complete(scope)
 
     def take_active_step(self, depth: int) -> StepScope | None:
@@ -226,6 +227,7 @@ class StepHost:
         stray = self._frames.end(Status.COMPLETED, None, above=frame)
         self._frames.stack.pop()
         self._taken[frame.scope] = step_out(frame.scope) or stray
+        tell_suspended(frame.scope)
         return frame.scope
 
     def finish_active_step(
@@ -247,7 +249,7 @@ class StepHost:
         if scope not in self._taken:
             raise ScopeOrderError(f"step {getattr(scope, 'name', scope)!r} is none that was taken from this host")
         stray = self._taken.pop(scope)
-        scope.close(ended, named)
+        close_scope(scope, ended, named)
         self._frames.complete(scope)
         _raise_stray(stray, error)
 
@@ -290,6 +292,8 @@ class StepHost:
         if frame is None or own is None:
             return Raised(error)
         status, outcome = outcome_of(frame.scope.plan, error, own)
+        if isinstance(outcome, Raised) and outcome.error is not error:
+            tell_refused(frame.scope, outcome.error)
         stray = self._frames.end(Status.FAILED, describe(own), above=frame)
         stray = self._frames.end(status, describe(own)) or stray
         if stray is not None:
@@ -328,6 +332,8 @@ class StepHost:
         """Have nothing of this host active inside; what is left open inside is abandoned, and the rest is back then."""
         stack, self._frames.stack = self._frames.stack, []
         token = set_leaf(self._around())
+        for frame in reversed(stack):
+            tell_suspended(frame.scope)
         try:
             yield
         finally:
@@ -336,6 +342,8 @@ class StepHost:
             finally:
                 self._frames.stack = stack
                 restore(token)
+                for frame in stack:
+                    tell_resumed(frame.scope)
 
     @contextmanager
     def attach(self) -> Iterator[Self]:
@@ -343,12 +351,14 @@ class StepHost:
         outers = [(frame.scope, frame.scope.outer) for frame in self._frames.stack]
         for scope, _ in outers:
             scope.outer = scope.parent  # where this context goes on when it is popped here
+            tell_resumed(scope)
         token = set_leaf(self._around())
         try:
             yield self
         finally:
-            for scope, outer in outers:
+            for scope, outer in reversed(outers):
                 scope.outer = outer
+                tell_suspended(scope)
             restore(token)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepwarden.core._accounting import has_usd_limit
-from stepwarden.core._charge import put_back
+from stepwarden.core._charge import turn
 from stepwarden.core._hold import CLOSED, OPEN, PENDING, Hold, offered
 from stepwarden.core._leaf import default_model, get_leaf, resolve
 from stepwarden.core._queue import admit, look
@@ -76,9 +76,8 @@ def _changed(hold: Hold, outer: Scope, scope: Scope, wanted: WorstCase) -> bool:
         if hold.state is not OPEN:
             return False
         asked, granted, is_clamped = hold.asked_output, hold.output_tokens, hold.is_clamped
-        put_back(outer.meter, None, hold.input_tokens, granted, hold.cost)
+        turn(hold, PENDING, None, freed=(hold.input_tokens, granted, hold.cost, 1))
         hold.let_go()
-        hold.state = PENDING
         hold.scope = hold.keeper = scope
         hold.model, hold.rates = model, rates
         hold.input_tokens, hold.min_output = wanted.input_tokens, wanted.min_output_tokens

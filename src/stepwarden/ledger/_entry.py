@@ -51,6 +51,12 @@ class Entry:
         self.at_ns = at_ns
         self.fields = fields
 
+    def made_fields(self) -> Mapping[str, Any]:
+        """Return its fields, making them where they were left for later."""
+        if callable(self.fields):
+            self.fields = self.fields()
+        return self.fields
+
 
 class Outlet(Ticket):
     """Take entries, and be waited for until they are durable."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +15,7 @@ from ._canonical import whole
 from ._entry import Chain, Entry, Outlet
 from ._receipt_record import _budget, _usage
 from ._record import receipt_fields
+from ._scope_record import described, plain_receipt
 
 if TYPE_CHECKING:
     from stepwarden.core._hold import Hold
@@ -30,6 +32,7 @@ _EXTRAS = {
     "estimated": "estimated_calls",
 }
 _CLOSINGS = frozenset({"receipt", "run_ended"})
+_MOST_ENDING = 64
 _PICO = 10**12
 
 
@@ -52,6 +55,7 @@ class RunJournal:
         self._tree = run.tree
         self._numbers = count(1)
         self._opened: dict[int, object] = {}
+        self._noted: dict[int, None] = {}
         fields: dict[str, Any] = {"name": run.name}
         if run.parent is not None:
             fields |= {"parent": run.parent.id, "parent_run": run.parent.run.id}
@@ -70,8 +74,8 @@ class RunJournal:
         fields: dict[str, Any] = {"hold": hold.number, "outcome": outcome}
         if call is not None:
             fields |= self._charged(owner, call, extra)
-        if outcome == "uncertain":
-            fields |= amounts(0, hold.output_tokens, hold.uncertain_cost, "uncertain_")
+        if extra is not None and outcome == "uncertain":
+            fields |= amounts(0, extra.uncertain_output, extra.uncertain_cost, "uncertain_")
         self._add("settlement", fields)
 
     def used(self, owner: Scope, call: CallEntry, extra: Extra | None) -> None:
@@ -96,17 +100,27 @@ class RunJournal:
                 fields["uncertain"] = _usage(scope.uncertain)
             self._add("run_ended", fields)
             return
-        if scope.detail is not None and scope.detail.frozen is not None:
-            return  # told before: its end was made up for, since a signal handler had cut it short
         if scope.holds:
             scope.hand_over()  # the receipt tells how many
-        receipt = cast("Receipt", scope.receipt)
-        self._open_around(scope.parent)
         at_ns = self._tree.anchor_ns + scope.closed_ns
-        self._add("receipt", _Deferred(receipt, at_ns), at_ns)
-        # What comes after is late, and no longer on the receipt.
-        scope.make_detail().frozen = receipt
+        plain = plain_receipt(scope)
+        self._open_around(scope.parent)
+        if not self._is_noted(scope.serial):
+            receipt = plain or partial(receipt_fields, cast("Receipt", scope.receipt), at_ns)
+            self._add("receipt", receipt, at_ns)
         self._opened.pop(scope.serial, None)
+
+    def _is_noted(self, serial: int) -> bool:
+        """Tell whether a scope's end was noted before: a signal handler had cut it short, and it is made up for."""
+        if serial in self._noted:
+            return True
+        # Those that are not open any more cannot come again.
+        if len(self._noted) > _MOST_ENDING:
+            for one in tuple(self._noted):
+                if one not in self._tree.open:
+                    self._noted.pop(one, None)
+        self._noted[serial] = None
+        return False
 
     def ticket(self) -> Ticket:
         """Return what waits for all that was noted so far."""
@@ -162,19 +176,8 @@ class RunJournal:
                 self._add("scope_opened", self._describe(one))
 
     def _describe(self, scope: Scope) -> dict[str, Any]:
-        fields: dict[str, Any] = {"scope": scope.kind, "step": scope.serial, "name": scope.name}
-        parent = scope.parent
-        if parent is not None and parent is not self._run:
-            fields["parent"] = parent.serial
         started_ns = (self._tree.anchor_ns + scope.opened_ns) // 1_000 * 1_000
-        fields["started_at"] = str(started_ns)
-        optional = {"persona": scope.persona, "stage": scope.stage, "model": scope.plan.model}
-        if scope.function != scope.name:
-            optional["function"] = scope.function
-        fields |= {name: value for name, value in optional.items() if value is not None}
-        if scope.limits is not None:
-            fields["budget"] = _budget(scope.budget)
-        return fields
+        return {**described(scope), "started_at": str(started_ns)}
 
     def _add(
         self, kind: str, fields: dict[str, Any] | Callable[[], Mapping[str, Any]], at_ns: int | None = None
@@ -188,19 +191,6 @@ class RunJournal:
         if not is_taken and run.status is not None and kind not in _CLOSINGS:
             # Before the run's end, whoever leaves something in it waits, and hears of it then.
             raise LedgerError(f"the ledger of run `{run.name}` is closed, and what came late is not recorded there")
-
-
-class _Deferred:
-    """Make a receipt's fields when they are written, in the writer's thread."""
-
-    __slots__ = ("_at_ns", "_receipt")
-
-    def __init__(self, receipt: Receipt, at_ns: int) -> None:
-        self._receipt = receipt
-        self._at_ns = at_ns
-
-    def __call__(self) -> Mapping[str, Any]:
-        return receipt_fields(self._receipt, self._at_ns)
 
 
 def amounts(tokens_in: int, tokens_out: int, cost: int, prefix: str = "") -> dict[str, Any]:

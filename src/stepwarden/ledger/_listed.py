@@ -30,10 +30,14 @@ class ListedReceipts:
         rows: The rows of one run, each with the key of its record before it, in order.
         names: The names that the rows have by number.
         first: The key that the run's first record has.
+        lags: Whether the newest receipts may have no row yet.
     """
 
-    def __init__(self, rows: Iterator[tuple[Any, ...]], names: Mapping[int, str], first: int) -> None:
+    def __init__(
+        self, rows: Iterator[tuple[Any, ...]], names: Mapping[int, str], first: int, *, lags: bool = False
+    ) -> None:
         self._rows = rows
+        self._lags = lags
         numbers = _Numbers({name: number for number, name in names.items()})
         numbers[None] = None
         self._number_of = numbers.__getitem__
@@ -73,6 +77,8 @@ class ListedReceipts:
             while row is not None and row[0] < wanted[0]:
                 self._extra(row)
                 row = next(waiting, None)
+            if row is None and self._lags:
+                continue
             if row is None or row[0] != wanted[0]:
                 detail = "the ledger's lists do not show it"
                 self.findings.append(Finding(Tampering.REMOVED, wanted[0] & _SEQ_MASK, "receipt", detail))

@@ -83,7 +83,8 @@ class Reading:
             f"SELECT {_RUN_COLUMNS} FROM runs WHERE number < ? ORDER BY number DESC LIMIT ?",  # noqa: S608 - a constant
             (1 << 62 if before is None else before, limit),
         )
-        return tuple(_run_row(row) for row in found)
+        with self._sound():
+            return tuple(_run_row(row) for row in found)
 
     def run(self, wanted: str) -> RunRow:
         """Return one run.
@@ -102,7 +103,8 @@ class Reading:
             raise LedgerError(f"there is no run {wanted} in {self.path}")
         if len(found) > 1:
             raise LedgerError(f"more than one run in {self.path} begins with {wanted}; give more of its id")
-        return _run_row(found[0])
+        with self._sound():
+            return _run_row(found[0])
 
     def children(self, run: str) -> tuple[RunRow, ...]:
         """Return the runs that were opened inside a run, oldest first.
@@ -125,24 +127,27 @@ class Reading:
         """
         with self._errors("read"):
             query, values = page_of(self._database, chosen or ReceiptFilter(), limit, after)
-        return tuple(
-            ReceiptRow(
-                number,
-                record & _SEQ_MASK,
-                receipt_from(decode(data)),
-                None if pressure is None else pressure / 1_000,
-                bool(ran_out),
-                (position, number),
+        found = self._all(query, values)
+        with self._sound():
+            return tuple(
+                ReceiptRow(
+                    number,
+                    record & _SEQ_MASK,
+                    receipt_from(decode(data)),
+                    None if pressure is None else pressure / 1_000,
+                    bool(ran_out),
+                    (position, number),
+                )
+                for number, record, pressure, ran_out, position, data in found
             )
-            for number, record, pressure, ran_out, position, data in self._all(query, values)
-        )
 
     def latest(self, limit: int) -> tuple[Receipt, ...]:
         """Return the receipts that were written last, in the order in which they were."""
         found = self._all(
             "SELECT data FROM receipts JOIN records ON key = record ORDER BY receipts.number DESC LIMIT ?", (limit,)
         )
-        return tuple(receipt_from(decode(data)) for (data,) in reversed(found))
+        with self._sound():
+            return tuple(receipt_from(decode(data)) for (data,) in reversed(found))
 
     def records(self, run: str) -> Iterator[StoredRecord]:
         """Give the records of a run in order, as they are stored.
@@ -251,8 +256,16 @@ class Reading:
     def _errors(self, done: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             raise LedgerError(f"{self.path} cannot be {done}: {error}") from error
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Report what no column that was written here can have, which SQLite itself does not notice."""
+        try:
+            yield
+        except (LedgerError, TypeError, ValueError, OverflowError) as error:
+            raise LedgerError(f"{self.path} is damaged: {error}") from error
 
 
 def _run_row(row: tuple[Any, ...]) -> RunRow:

@@ -76,7 +76,7 @@ def recover_in(database: sqlite3.Connection, path: Path) -> tuple[RecoveredRun, 
             with claim(path, process) as is_dead:
                 if is_dead and process in open_in:
                     recovered += _bury(database, process)
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         raise LedgerError(f"{path} cannot be recovered: {error}") from error
     except LedgerError as error:
         raise LedgerError(f"{path} is damaged: {error}") from error
@@ -102,12 +102,16 @@ def _end(database: sqlite3.Connection, number: int, run: str, name: str, process
     remains = Remains(run)
     chain = Chain(run, process)
     chain.row = number
+    unlisted = []
     start = number << SEQ_BITS
     bounds = (start, start + (1 << SEQ_BITS) - 1)
     for key, head, data in database.execute(
         "SELECT key, head, data FROM records WHERE key BETWEEN ? AND ? ORDER BY key", bounds
     ):
-        remains.add(_decoded(run, key - start, data))
+        record = _decoded(run, key - start, data)
+        remains.add(record)
+        if record["kind"] == "receipt":
+            unlisted.append((key, data))
         chain.head, chain.count = head, key - start + 1
     for (child,) in database.execute("SELECT number FROM runs WHERE parent = ?", (run,)).fetchall():
         remains.add_child(*_ends_of(database, child, run))
@@ -117,7 +121,9 @@ def _end(database: sqlite3.Connection, number: int, run: str, name: str, process
     receipts = remains.receipts()
     entries += [Entry(chain, "receipt", now, receipt_fields(receipt)) for receipt in receipts]
     entries.append(Entry(chain, "run_ended", now, remains.end()))
-    SQLiteStore(database).write(entries)
+    store = SQLiteStore(database, f"run {run}")
+    _, listed = store.write(entries)
+    store.put_on_lists([*unlisted, *listed])
     return RecoveredRun(run, name, remains.total, remains.uncertain, len(in_flight), len(receipts))
 
 

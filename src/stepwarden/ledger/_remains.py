@@ -192,7 +192,7 @@ class Remains:
         total = _as_usage(place.total)
         models = [call.model for call in place.calls if call.model]
         return Receipt(
-            kind=fields["scope"],
+            kind=fields.get("scope", "step"),
             run_id=self._run,
             step_id=f"{self._run}.{serial}",
             parent_id=self._run if place.parent is None else f"{self._run}.{place.parent}",

@@ -69,12 +69,16 @@ class SQLiteLedger:
 
     def latest(self, limit: int) -> tuple[Receipt, ...]:
         """Return the newest receipts of all runs, at most *limit*, in the order in which they were left."""
-        self._running().writer.wait()
         with self.read() as reading:
             return reading.latest(limit)
 
     def read(self) -> Reading:
-        """Open the file for reading; close what is returned, or use it in a ``with`` block."""
+        """Open the file for reading; close what is returned, or use it in a ``with`` block.
+
+        Raises:
+            LedgerError: If the ledger is closed or cannot record what is left.
+        """
+        self._running().writer.tidy()
         return Reading(self.path)
 
     def close(self) -> None:
@@ -143,7 +147,7 @@ class _Engine:
 
 
 def _open_store(path: Path, durability: str) -> SQLiteStore:
-    return SQLiteStore(open_database(path, durability))
+    return SQLiteStore(open_database(path, durability), f"ledger {path}")
 
 
 def _stop(writer: Writer, lock: LiveLock, process: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,21 @@ from ._columns import cost_of, count_of, row_of
 from ._entry import Chain, Entry
 from ._receipt_record import decode_receipt
 from ._record import encode
-from ._schema import SEQ_BITS, prepare
+from ._schema import SEQ_BITS, check_owner, prepare
 
 DURABILITIES = {"full": "FULL", "process": "NORMAL"}
 """What is asked for, and what SQLite calls it."""
 _BUSY_SECONDS = 30
+_MOST_UNLISTED = 512
+Listed = tuple[int, bytes]
+"""A receipt by the key of its record, and the record."""
 _TRIES_TO_SWITCH = 200
 
 _ADD_RUN = "INSERT INTO runs(id, parent, name, tenant, process, started_at) VALUES (?, ?, ?, ?, ?, ?)"
 _ADD_RECORD = "INSERT INTO records(key, head, data) VALUES (?, ?, ?)"
 _ADD_RECEIPT = (
     "INSERT INTO receipts(record, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens,"
-    " pressure, ran_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " pressure, ran_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 
 
@@ -48,6 +51,8 @@ def open_database(path: Path, durability: str) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(f"{path} cannot be opened: {error}") from error
     try:
+        # First, since switching to the log would change even a file that is another program's.
+        check_owner(database, str(path))
         # Before the file is made, so that its own entry in the directory is durable too.
         database.execute("PRAGMA synchronous = EXTRA")
         database.execute("PRAGMA foreign_keys = ON")
@@ -56,7 +61,7 @@ def open_database(path: Path, durability: str) -> sqlite3.Connection:
         database.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
     except BaseException as error:
         database.close()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
             raise LedgerError(f"{path} cannot be opened: {error}") from error
         raise
     return database
@@ -107,21 +112,37 @@ class _Written:
 class SQLiteStore:
     """Put records into a file that is open; in one thread at a time.
 
+    What receipts are looked up by is many pages for one receipt and not many more for hundreds, so it is put in a
+    little later, with others; at the latest with the end of the run, so that only a run in progress may lack some.
+
     Args:
         database: The connection, which is this store's own.
+        name: What error messages call the ledger.
     """
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, name: str) -> None:
+        self._ledger = name
         self._database = database
         self._names: dict[str, int] = {}
+        self._unlisted: list[Listed] = []
         self._is_in_doubt = False
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
-    def commit(self, entries: Sequence[Entry]) -> None:
-        """Write entries and extend their runs' chains, all of them or none."""
+    def commit(self, entries: Sequence[Entry], *, tidies: bool = False) -> None:
+        """Write entries and extend their runs' chains, all of them or none; where it *tidies*, the lists too.
+
+        Raises:
+            LedgerError: If they cannot be written.
+        """
+        try:
+            self._commit(entries, tidies=tidies)
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self._ledger} cannot record: {error}") from error
+
+    def _commit(self, entries: Sequence[Entry], *, tidies: bool) -> None:
         database = self._database
         if database.in_transaction:
             database.execute("ROLLBACK")  # a signal handler raised before it was undone
@@ -129,7 +150,11 @@ class SQLiteStore:
         try:
             if self._is_in_doubt:
                 entries = self._not_written(entries)
-            written = self.write(entries)
+            written, unlisted = self.write(entries)
+            unlisted = [*self._unlisted, *unlisted]
+            if tidies or len(unlisted) >= _MOST_UNLISTED or any(state.ended for state in written.values()):
+                self.put_on_lists(unlisted)
+                unlisted = []
             # Until the chains know of it: a signal handler that raises may come between the two.
             self._is_in_doubt = True
             database.execute("COMMIT")
@@ -138,9 +163,20 @@ class SQLiteStore:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
+        self._unlisted = unlisted
         for chain, state in written.items():
             chain.row, chain.count, chain.head, chain.is_ended = state.row, state.count, state.head, state.is_ended
         self._is_in_doubt = False
+
+    def tidy(self) -> None:
+        """Put on the lists what was left for later."""
+        if self._unlisted:
+            self.commit((), tidies=True)
+
+    def put_on_lists(self, receipts: Iterable[Listed]) -> None:
+        """Put in what receipts are looked up by, each once, inside a transaction that is open."""
+        rows = [row_of(decode_receipt(data), key, self._name) for key, data in receipts]
+        self._database.executemany(_ADD_RECEIPT, rows)
 
     def _not_written(self, entries: Sequence[Entry]) -> list[Entry]:
         """Let the chains catch up with the file; return the entries that are not in it yet."""
@@ -158,22 +194,30 @@ class SQLiteStore:
         missing = []
         for entry in entries:
             if ahead[entry.chain] > 0:
+                key = (entry.chain.row << SEQ_BITS) + entry.chain.count - ahead[entry.chain]
                 ahead[entry.chain] -= 1
+                if entry.kind == "receipt":
+                    query = "SELECT key, data FROM records WHERE key = ?"
+                    self._unlisted.append(self._database.execute(query, (key,)).fetchone())
             else:
                 missing.append(entry)
         return missing
 
-    def write(self, entries: Sequence[Entry]) -> dict[Chain, _Written]:
-        """Do the same inside a transaction that is open, and leave the chains as they are."""
+    def write(self, entries: Sequence[Entry]) -> tuple[dict[Chain, _Written], list[Listed]]:
+        """Write entries inside a transaction that is open, and leave the chains as they are.
+
+        Returns:
+            How far each chain got, and the receipts that are not on the lists yet.
+        """
         written: dict[Chain, _Written] = {}
         records: list[tuple[int, bytes, bytes]] = []
-        receipts: list[tuple[Any, ...]] = []
+        receipts: list[Listed] = []
         for entry in entries:
             chain = entry.chain
             state = written.get(chain)
             if state is None:
                 state = written[chain] = _Written(chain)
-            fields = entry.fields() if callable(entry.fields) else entry.fields
+            fields = entry.made_fields()
             kind = entry.kind
             if state.is_ended:
                 kind, fields = "late", {**fields, "of": kind}
@@ -181,7 +225,7 @@ class SQLiteStore:
             if kind == "run_started":
                 state.row = self._add_run(chain, entry.at_ns, fields)
             elif kind == "receipt":
-                receipts.append(row_of(decode_receipt(data), state.row << SEQ_BITS | state.count, self._name))
+                receipts.append((state.row << SEQ_BITS | state.count, data))
             elif kind == "run_ended":
                 state.is_ended = True
                 state.ended = entry.at_ns // 1_000_000, fields["status"]
@@ -190,12 +234,10 @@ class SQLiteStore:
             records.append((state.row << SEQ_BITS | state.count, state.head, data))
             state.count += 1
         self._database.executemany(_ADD_RECORD, records)
-        if receipts:
-            self._database.executemany(_ADD_RECEIPT, receipts)
         for chain, state in written.items():
             if state.is_ended:
                 self._end_run(chain, state)
-        return written
+        return written, receipts
 
     def _add_run(self, chain: Chain, at_ns: int, fields: Mapping[str, Any]) -> int:
         values = (

@@ -72,7 +72,9 @@ def verify_run(reading: Reading, run: str, key: bytes | None = None) -> Verdict:
             return Verdict(
                 row.id, 0, (Finding(Tampering.EDITED, None, None, str(error)),), None if key is None else False
             )
-        lists = ListedReceipts(reading.columns(row.id), reading.names(), row.number << SEQ_BITS)
+        first = row.number << SEQ_BITS
+        # The newest of a run that is being written are put on the lists a moment later.
+        lists = ListedReceipts(reading.columns(row.id), reading.names(), first, lags=row.ended_at is None)
         told = _Told()
 
         def meet(record: ReceiptRecord | Mapping[str, Any]) -> None:

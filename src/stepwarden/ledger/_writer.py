@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -28,7 +29,10 @@ class Store(Protocol):
     """Keep records where they outlive the process; used by the writer's thread alone."""
 
     def commit(self, entries: Sequence[Entry]) -> None:
-        """Make records durable, all of them or none."""
+        """Make records durable, all of them or none; raise a `LedgerError` where that cannot be done."""
+
+    def tidy(self) -> None:
+        """Do what was left for later, that nobody waits for."""
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -74,6 +78,7 @@ class Writer(Outlet):
         self._is_over = False
         self.is_closed = False
         self._store: Store | None = None
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._write, args=(open_store,), name="stepwarden-ledger", daemon=True)
         self._thread.start()
         self._join(threading.Lock())
@@ -101,12 +106,10 @@ class Writer(Outlet):
         self._refuse_closed()
         try:
             if not self._wants_turn and self._turn.acquire(blocking=False):
-                self._raise(self._commit_all())
+                self._commit_all()
                 return
         finally:
-            # A signal handler may have raised just after it was taken.
-            if self.is_committing_here:
-                self._turn.release()
+            self._end_turn()
         self._join(threading.Lock())
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -122,6 +125,17 @@ class Writer(Outlet):
         self._call(waiting)
         yield from waiting.gate
         self._raise(waiting.failure)
+
+    def tidy(self) -> None:
+        """Wait until everything appended before is durable and can be looked up.
+
+        Raises:
+            LedgerError: If it cannot be made durable.
+        """
+        self.wait()
+        if not self.is_committing_here:
+            with self._turn:
+                self._commit_all(tidies=True)
 
     def close(self) -> None:
         """Write what is left and end the thread; again is harmless.
@@ -145,6 +159,11 @@ class Writer(Outlet):
         """Whether this thread is in the middle of a commit, and so cannot wait for one."""
         return self._turn._is_owned()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - as `Condition` asks
 
+    def _end_turn(self) -> None:
+        # Asked, not remembered: a signal handler may have raised just after it was taken.
+        if self.is_committing_here:
+            self._turn.release()
+
     def _join(self, gate: threading.Lock) -> None:
         gate.acquire()
         waiting = _Waiting(gate, None)
@@ -158,7 +177,8 @@ class Writer(Outlet):
             self._refuse_all()
 
     def _refuse_closed(self) -> None:
-        if self.is_closed or not self._thread.is_alive():
+        # A forked child has no such thread.
+        if self.is_closed or self._process != os.getpid():
             raise LedgerError(f"{self._name} is closed, and nothing more can be recorded in it")
 
     def _raise(self, failure: Exception | None) -> None:
@@ -167,21 +187,19 @@ class Writer(Outlet):
         if failure is not None:
             raise LedgerError(f"{self._name} cannot record: {failure}") from failure
 
-    def _commit_all(self) -> Exception | None:
-        """Write what was appended before, while it is this thread's turn; return what prevented it."""
-        backlog, left = self._backlog, len(self._entries)
-        try:
-            while left or backlog:
-                taken = min(left, max(0, _MOST_AT_ONCE - len(backlog)))
-                for _ in range(taken):
-                    # No call between the two, so that no signal handler that raises can lose it.
-                    backlog += (self._entries.popleft(),)
-                left -= taken
-                cast("Store", self._store).commit(backlog)
-                backlog.clear()
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is, and the entries are kept
-            return error
-        return None
+    def _commit_all(self, *, tidies: bool = False) -> None:
+        """Write what was appended before, while it is this thread's turn; what cannot be written is kept."""
+        store, backlog, left = cast("Store", self._store), self._backlog, len(self._entries)
+        while left or backlog:
+            taken = min(left, max(0, _MOST_AT_ONCE - len(backlog)))
+            for _ in range(taken):
+                # No call between the two, so that no signal handler that raises can lose it.
+                backlog += (self._entries.popleft(),)
+            left -= taken
+            store.commit(backlog)
+            backlog.clear()
+        if tidies:
+            store.tidy()
 
     # --- the writer's thread ----------------------------------------------------------------------
 
@@ -196,25 +214,29 @@ class Writer(Outlet):
             return
         self._wants_turn = False
         idle = 0
-        while True:
+        while not self._is_over:
             callers = self._gather()
-            if callers or self._entries or self._backlog:
-                idle = 0
-                self._wants_turn = True
-                with self._turn:
-                    self._wants_turn = False
-                    failure = self._commit_all()
-                _wake(callers, failure)
-            elif self._is_over:
-                break
-            else:
-                idle += 1
-                self._is_attentive = idle < _IDLE_ROUNDS or bool(self._entries)
-            if self._is_over and failure is not None:
-                break
+            idle = idle + 1 if not (callers or self._entries) else 0
+            self._wants_turn = True
+            with self._turn:
+                self._wants_turn = False
+                failure = self._try_commit_all(tidies=not callers)
+            _wake(callers, failure)
+            # Before it looks whether there is anything, so that what comes meanwhile calls again.
+            self._is_attentive = idle < _IDLE_ROUNDS
+            self._is_attentive = self._is_attentive or bool(self._entries)
         self._is_over = self.is_closed = True
-        store.close()
+        with self._turn:
+            self._try_commit_all(tidies=True)
+            store.close()
         self._refuse_all()
+
+    def _try_commit_all(self, *, tidies: bool) -> Exception | None:
+        try:
+            self._commit_all(tidies=tidies)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+            return error
+        return None
 
     def _gather(self) -> list[_Waiting]:
         """Sleep until somebody waits, or until entries have waited long enough; return who waits."""

@@ -29,15 +29,25 @@ class ChatProtocol:
         Raises:
             RejectedRequestError: A field is missing or of a wrong kind.
         """
-        model, messages = body.get("model"), body.get("messages")
-        if not isinstance(model, str) or not model:
-            raise RejectedRequestError("you must provide a model parameter", "model")
+        messages = body.get("messages")
+        self.check_options(body)
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise RejectedRequestError(f"messages: {messages!r} is not a list of at least one message", "messages")
         for field in (*_LIMIT_FIELDS, "n"):
             value = body.get(field)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise RejectedRequestError(f"{field}: {value!r} is not an integer of at least 1", field)
+
+    @staticmethod
+    def check_options(body: Mapping[str, Any]) -> None:
+        """Raise `RejectedRequestError` for a model or an option that no request of OpenAI's may have.
+
+        Args:
+            body: The request's JSON object.
+        """
+        model = body.get("model")
+        if not isinstance(model, str) or not model:
+            raise RejectedRequestError("you must provide a model parameter", "model")
         if not isinstance(body.get("stream"), bool | None):
             raise RejectedRequestError(f"stream: {body['stream']!r} is not a boolean", "stream")
         if not isinstance(body.get("stream_options"), dict | None):
@@ -58,7 +68,7 @@ class ChatProtocol:
         choice = limited(reply, _limit(body), number)
         input_tokens = input_tokens_of(reply, content_size(body["messages"]))
         output_tokens = choice.output_tokens * choices
-        usage = _usage(reply, input_tokens, output_tokens, choice.reasoning_tokens * choices)
+        usage = chat_usage(reply, input_tokens, output_tokens, choice.reasoning_tokens * choices)
         if reply.usage is not None:
             # What is reported is what counts; a report too odd to read leaves the derived counts standing.
             input_tokens = reported_or(usage.get("prompt_tokens"), input_tokens)
@@ -144,14 +154,16 @@ def _limit(body: Mapping[str, Any]) -> int | None:
     return min(limits, default=None)
 
 
-def _usage(reply: Reply, input_tokens: int, output_tokens: int, reasoning_tokens: int) -> Mapping[str, Any]:
+def chat_usage(reply: Reply, input_tokens: int, output_tokens: int, reasoning_tokens: int) -> Mapping[str, Any]:
+    """Return the usage that is reported, in the words of chat completions."""
     if reply.usage is not None:
         return dict(reply.usage)
+    written = {"cache_write_tokens": reply.cache_write_tokens} if reply.cache_write_tokens else {}
     return {
         "prompt_tokens": input_tokens,
         "completion_tokens": output_tokens,
         "total_tokens": input_tokens + output_tokens,
-        "prompt_tokens_details": {"cached_tokens": reply.cached_tokens},
+        "prompt_tokens_details": {"cached_tokens": reply.cached_tokens, **written},
         "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
     }
 

@@ -102,8 +102,7 @@ class Reply:
         chunk_delay: Seconds between two events of a stream. At 0 the whole stream is sent at once.
         usage: The usage object to send in place of the derived one, word for word: for a provider that counts
             oddly, leaves fields out or passes the limit.
-        cache_write_tokens: How many of the input tokens were written to the provider's cache; Anthropic's messages
-            report them, and OpenAI's protocols have no word for them.
+        cache_write_tokens: How many of the input tokens were written to the provider's cache.
     """
 
     text: str = "ok"

@@ -12,16 +12,22 @@ from urllib.parse import urlsplit
 
 from ._books import Books, ServedTokens
 from ._chat_protocol import ChatProtocol
+from ._completions_protocol import CompletionsProtocol
+from ._embeddings_protocol import EmbeddingsProtocol
 from ._exchange import Exchange
 from ._loopback import Connection, HttpRequest, LoopbackServer
 from ._messages_protocol import CountTokensProtocol, MessagesProtocol
 from ._protocol import RejectedRequestError, WireProtocol
+from ._responses_protocol import ResponsesProtocol
 from ._script import Failure, ReceivedRequest, Reply, Scripted, require_scripted
 
 _OK: Final = Reply()
 _CHAT: Final = ChatProtocol()
 _PROTOCOLS: Final[dict[str, WireProtocol]] = {
     "/v1/chat/completions": _CHAT,
+    "/v1/completions": CompletionsProtocol(),
+    "/v1/embeddings": EmbeddingsProtocol(),
+    "/v1/responses": ResponsesProtocol(),
     "/v1/messages": MessagesProtocol(),
     "/v1/messages/count_tokens": CountTokensProtocol(),
 }
@@ -30,11 +36,11 @@ _PROTOCOLS: Final[dict[str, WireProtocol]] = {
 class ScriptedModel:
     """Serve scripted responses to real clients, and keep count of what really arrives.
 
-    It speaks OpenAI chat completions and Anthropic messages, streaming and not, on a free port of 127.0.0.1. Each
-    request that arrives takes one response off the script, in the order of arrival; when the script is empty it gets
-    the `default`. Where a response may stand, a callable from a `ReceivedRequest` to a response may, too: it is called
-    in a thread of its own, so it may block until the test lets it go on. If it raises, the client gets a 500, and
-    `close` raises the error.
+    It speaks OpenAI chat completions, responses, completions and embeddings, and Anthropic messages, streaming and
+    not, on a free port of 127.0.0.1. Each request that arrives takes one response off the script, in the order of
+    arrival; when the script is empty it gets the `default`. Where a response may stand, a callable from a
+    `ReceivedRequest` to a response may, too: it is called in a thread of its own, so it may block until the test lets
+    it go on. If it raises, the client gets a 500, and `close` raises the error.
 
     Requests that no script can answer (an unknown path, a body that is no request of the API) are refused as the API
     would, and take nothing off the script; nor does counting tokens. All of its methods may be called from any thread.
