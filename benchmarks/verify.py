@@ -72,7 +72,7 @@ def _speed(receipts: int, what: str, goal: int | None, check: Callable[[], Verdi
 
 
 def _fill(ledger: Path, receipts: int) -> None:
-    store = SQLiteStore(open_database(ledger, "process"))
+    store = SQLiteStore(open_database(ledger, "process"), str(ledger))
     chain = Chain(RUN, "nobody")
     entries = [Entry(chain, "run_started", START, {"name": "run"})]
     usage = {"calls": 1, "cost_usd": "0.0074", "input_tokens": 492, "output_tokens": 61}

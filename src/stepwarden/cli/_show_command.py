@@ -1,14 +1,16 @@
 """`stepwarden show`: one run, as the tree of what happened in it."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from stepwarden import Receipt
 from stepwarden.ledger._reading import Reading
 from stepwarden.ledger._receipt_record import usage_of
-from stepwarden.ledger._record import decode
+from stepwarden.ledger._record import decode, receipt_from
 from stepwarden.ledger._rows import ReceiptFilter, RunRow
 
 from ._format import clock, plural, usd
@@ -46,11 +48,9 @@ def show_run(wanted: str, *, ledger: str | None, limit: int, as_json: bool) -> i
         raise UsageError(f"--limit must be a number of receipts >= 1, not {limit}")
     with reading(ledger) as opened, opened.snapshot():
         row = find_run(opened, wanted)
-        found = opened.receipts(ReceiptFilter(run=row.id), limit=limit)
-        receipts = tuple(one.receipt for one in reversed(found))
+        receipts, left_out = _newest(opened, row, limit)
         children = opened.children(row.id)
         started, ended = _first_and_last(opened, row.id)
-    left_out = row.receipts - len(receipts)
     if as_json:
         run = {"budget": started.get("budget", {}), "uncertain": ended.get("uncertain", {})}
         answer = {"run": _record_of(row) | run, "receipts": receipts, "left_out": left_out, "inside": children}
@@ -70,6 +70,22 @@ def show_run(wanted: str, *, ledger: str | None, limit: int, as_json: bool) -> i
         show(console, "")
         show(console, lay_out_notes(notes))
     return 0
+
+
+def _newest(opened: Reading, row: RunRow, limit: int) -> tuple[Sequence[Receipt], int]:
+    """Return the newest receipts of a run, in the order in which they were left, and how many more there are."""
+    if row.ended_at is not None:
+        found = opened.receipts(ReceiptFilter(run=row.id), limit=limit)
+        return [one.receipt for one in reversed(found)], row.receipts - len(found)
+    # While it goes on, the lists may not have the newest yet; its records do.
+    kept: deque[Mapping[str, Any]] = deque(maxlen=limit)
+    count = 0
+    for _, data, _ in opened.records(row.id):
+        record = decode(data)
+        if record["kind"] == "receipt":
+            kept.append(record)
+            count += 1
+    return [receipt_from(record) for record in kept], count - len(kept)
 
 
 def _first_and_last(opened: Reading, run: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
