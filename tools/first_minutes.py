@@ -63,6 +63,8 @@ MISTAKES = (
     ),
     _command("the command line without its extra", COMMAND, "run", "agent:support"),
     _command("the demo without its extra", COMMAND, "demo"),
+    _at_once("an SDK that is not installed", 'sw.install("openai")'),
+    _at_once("a client that is none", 'sw.guard("my client")'),
     Mistake(
         "the local model without its extra",
         "LocalModel()",
@@ -148,9 +150,10 @@ def run(mistake: Mistake, python: Path) -> Answer:
 
 def _read(printed: str) -> Answer:
     """Find the message and the place in what Python, or our command line, has printed."""
-    lines = printed.strip().splitlines()
-    if lines[0].startswith("Traceback"):
-        message = [line for line in lines[1:] if not line.startswith(" ")]
+    _, traceback, last = printed.rpartition("Traceback (most recent call last):\n")
+    lines = last.strip("\n").splitlines()
+    if traceback:
+        message = [line for line in lines if not line.startswith(" ")]
         places = re.findall(rf'File ".*{PROGRAM}", line (\d+)', printed)
     else:
         warned = re.match(rf".*{PROGRAM}:(\d+): (.*)", lines[0])

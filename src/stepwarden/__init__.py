@@ -40,7 +40,7 @@ from .core.errors import (
     UnscopedCallWarning,
     WouldBlockError,
 )
-from .integrations import guard, install, uninstall
+from .integrations import guard, guarded_call, install, uninstall
 from .prices import lookup as _lookup
 from .telemetry import TELEMETRY as _TELEMETRY
 from .telemetry import watch_spans as _watch_spans
@@ -109,6 +109,7 @@ __all__ = [
     "default_model",
     "definition",
     "guard",
+    "guarded_call",
     "hooks",
     "install",
     "persona",

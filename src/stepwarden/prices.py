@@ -6,9 +6,9 @@ How its entries become `Rates`:
 * Cache reads and writes, writes for an hour and reasoning have rates of their own where the list has them.
 * Prices are the standard ones in force at the moment, not those of batches and service tiers. Where one changes
   with the date or the hour, the worst case also covers every price of the next 24 hours.
-* Audio, image and video *input* is charged as text, because counts of usage do not tell it apart. A model whose
+* Audio, image and video *input* is charged as text, because a budget does not tell it apart. A model whose
   audio, image or video *output* is dearer than its text has no rates, and neither has one that charges by the
-  second, page, character, message or search.
+  second, page, character, message or search. What a reply says of its audio and images is priced by `other_cost`.
 * What a provider charges on top for its own searches and tools is not included: no request bounds it.
 * An entry without any price has no rates either, except for OpenRouter's ``:free`` models.
 """
@@ -30,6 +30,8 @@ from stepwarden.core._money import picodollars
 from stepwarden.core._rates import Rates
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from genai_prices.types import ModelInfo, TieredPrices
 
 _DAY = timedelta(days=1)
@@ -82,6 +84,58 @@ def lookup(model: str, *, at: float | None = None) -> Rates | None:
     return None if entry is None else entry.rates(time.time() if at is None else at)
 
 
+def other_cost(
+    model: str,
+    other: Mapping[str, int],
+    *,
+    input_tokens: int,
+    output_tokens: int,
+    cache_read_tokens: int = 0,
+    cache_write_tokens: int = 0,
+    reasoning_tokens: int = 0,
+) -> tuple[int, bool] | None:
+    """Price a call that was made with more than text.
+
+    Args:
+        model: The model's name, as for `lookup`.
+        other: Tokens of *input_tokens* and *output_tokens* that were no text, by the words that the list's names for
+            their prices begin with: ``{"input_audio": 7, "output_audio": 5, "input_image": 3}``.
+        input_tokens: All input.
+        output_tokens: All output.
+        cache_read_tokens: The part of the input that was read from a cache, of the text first.
+        cache_write_tokens: The part of the input that was written to a cache, of the text first.
+        reasoning_tokens: The part of the output that was reasoning.
+
+    Returns:
+        Picodollars, and whether each kind has a price of its own in the list; one without is charged as text. None
+        where the list has no price for the model's text.
+    """
+    entry = None if threading.get_ident() in _importing else _entry(model)
+    usd = {} if entry is None else entry.usd(input_tokens)
+    text = _untiered({key: price for key, price in usd.items() if key in _EXPRESSED})
+    if text is None:
+        return None
+    text_tokens = {"input": input_tokens, "output": output_tokens}
+    cost, is_whole = 0, True
+    for kind, counted in other.items():
+        side = kind.partition("_")[0]
+        tokens = min(counted, text_tokens[side])
+        price = usd.get(f"{kind}_mtok")
+        if tokens and price is None:
+            is_whole = False
+        elif tokens and price is not None:
+            text_tokens[side] -= tokens
+            cost += tokens * picodollars(price, kind)
+    cost = -(-cost // 1_000_000) + text.cost(
+        input_tokens=text_tokens["input"],
+        output_tokens=text_tokens["output"],
+        cache_read_tokens=cache_read_tokens,
+        cache_write_tokens=cache_write_tokens,
+        reasoning_tokens=reasoning_tokens,
+    )
+    return cost, is_whole
+
+
 class _Entry:
     """One model of the list, and its rates until they next change."""
 
@@ -90,6 +144,11 @@ class _Entry:
     def __init__(self, info: ModelInfo) -> None:
         self._info = info
         self._period: tuple[float, float, Rates | None] = (math.inf, -math.inf, None)
+
+    def usd(self, input_tokens: int) -> dict[str, Decimal]:
+        """Give the prices in force now of a call with so much input, by the list's own keys."""
+        prices = vars(self._info.get_prices(datetime.now(UTC)))
+        return {key: _price_of(price, input_tokens) for key, price in prices.items() if price is not None}
 
     def rates(self, at: float) -> Rates | None:
         # One attribute, read and replaced whole, needs no lock: two threads at worst work out the same period.

@@ -144,3 +144,11 @@ def test_a_warning_points_at_the_line_that_lost_the_scope():
         caught = in_bare_thread(lose)
     first = lose.__code__.co_firstlineno
     assert [(one.filename, one.lineno - first) for one in caught] == [(__file__, line) for line in (1, 3, 4, 6)]
+
+
+@pytest.mark.parametrize(("model", "cure"), [("our-7b", "or prices="), (None, "; name the model, or give cost_usd")])
+def test_an_unpriced_call_tells_what_is_missing(model, cure):
+    """A model without a price wants one; a call that names no model wants its name."""
+    with sw.Run(budget=sw.Budget(max_usd=1)), pytest.raises(sw.UnpricedModelError) as refused:
+        sw.reserve(model=model, input_tokens=1).acquire()
+    assert cure in str(refused.value)

@@ -41,7 +41,7 @@ ERRORS = {
     "LedgerError": Exception,
 }
 LATER = ("Account", "PostgresLedger", "llm_call", "llm_call_async")
-ARRIVING = ("guard", "install", "uninstall", "__version__")
+ARRIVING = ("guard", "guarded_call", "install", "uninstall", "__version__")
 # What the design names in prose or implies: the types of what receipts and definitions carry.
 BESIDE = ("hooks", "CallRecord", "ToolRecord", "ReceiptError", "ToolDefinition")
 

@@ -18,14 +18,19 @@ def bare_python(tmp_path_factory, require_service) -> Path:
     require_service("uv, which makes environments", program="uv")
     folder = tmp_path_factory.mktemp("bare")
     python = folder / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    for command in (
-        ["uv", "build", "--quiet", "--wheel", "--out-dir", folder, ROOT],
-        ["uv", "venv", "--quiet", "--python", sys.executable, folder / "env"],
-    ):
-        subprocess.run(command, check=True)
-    (wheel,) = folder.glob("*.whl")
-    subprocess.run(["uv", "pip", "install", "--quiet", "--python", python, wheel], check=True)
+    try:
+        _do("uv", "build", "--quiet", "--wheel", "--out-dir", folder, ROOT)
+        _do("uv", "venv", "--quiet", "--python", sys.executable, folder / "env")
+        _do("uv", "pip", "install", "--quiet", "--python", python, *folder.glob("*.whl"))
+    except subprocess.CalledProcessError as failed:
+        if os.environ.get("STEPWARDEN_REQUIRE_SERVICES") == "1":
+            raise
+        pytest.skip(f"needs a package registry, or what uv has kept of one: {failed.stderr.strip()}")
     return python
+
+
+def _do(*words: object) -> None:
+    subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +64,3 @@ def test_the_page_shows_nothing_else():
 def test_every_answer_says_what_where_and_what_to_do(answers):
     """A mistake in a program is answered with a line of that program; one at the command line, with a command."""
     assert [one for one in answers.values() if one.place is None and "pip install" not in one.message] == []
-
-
-def test_a_guard_without_its_sdk_says_what_it_takes(bare_python):
-    """In the base install, `guard` of what is no client names the clients that it takes."""
-    guarding = subprocess.run(
-        [bare_python, "-c", "import stepwarden; stepwarden.guard('my client')"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "TypeError: guard() takes an openai.OpenAI" in guarding.stderr

@@ -52,3 +52,15 @@ def test_a_signature_that_is_written_out_is_the_real_one(name, written):
     entry = find(name)
     real = [one for one in inspect.signature(entry).parameters if one not in {"self", "function"}]
     assert re.findall(r"(?:^|, )(\w+)=", written) == real
+
+
+def test_every_error_has_its_cause_and_its_cure():
+    """The page on errors has a section for each class of error and warning, with what brings it about and what helps."""
+    page = (REFERENCE.parent / "errors.md").read_text(encoding="utf-8")
+    heading, *sections = re.split(r"^## (\w+): .*$", page, flags=re.MULTILINE)
+    assert "StepwardenError" in heading
+    named = dict(zip(sections[::2], sections[1::2], strict=True))
+    errors = {name for kind, name, _ in DIRECTIVES if kind == "exception"} - {"StepwardenError"}
+    assert set(named) == errors
+    assert [name for name, text in named.items() if "**Cure.**" not in text] == []
+    assert [name for name in errors if name not in heading and name != "UnscopedCallWarning"] == []

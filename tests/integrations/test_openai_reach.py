@@ -10,7 +10,7 @@ import pytest
 
 import stepwarden as sw
 from stepwarden.testing import Reply, ScriptedModel
-from tests.integrations.faces import HELLO, ask, done, guarded, play, read_out
+from tests.integrations.faces import HELLO, ask, connected, done, guarded, play, read_out
 
 
 class City(pydantic.BaseModel):
@@ -150,9 +150,7 @@ def test_anything_else_is_refused_with_what_is_taken(thing):
 
 
 UNGUARDED = [
-    lambda client: client.responses.create(model="m", input="hello"),
-    lambda client: client.embeddings.create(model="m", input="hello"),
-    lambda client: client.completions.create(model="m", prompt="hello"),
+    lambda client: client.responses.compact(model="m", input="hello"),
     lambda client: client.images.generate(model="m", prompt="hello"),
     lambda client: client.audio.speech.create(model="m", input="hello", voice="alloy"),
     lambda client: client.batches.create(
@@ -172,13 +170,68 @@ def test_what_is_not_covered_is_refused(server, kind, call):
 
     async def scenario():
         async with guarded(kind, server, max_retries=2) as client:
-            with pytest.raises(sw.PolicyViolationError, match="covers chat completions only"):
+            with pytest.raises(sw.PolicyViolationError, match="guarded are chat completions, responses, completions"):
                 await done(call(client))
             with sw.Run(), pytest.raises(sw.PolicyViolationError, match="POST /v1/"):
                 await done(call(client))
 
     play(scenario)
     assert server.count == 0
+
+
+ALLOWED = [
+    ("batches", lambda client: client.batches.create(
+        completion_window="24h", endpoint="/v1/chat/completions", input_file_id="file-1"
+    )),
+    ("images", lambda client: client.images.generate(model="m", prompt="hello")),
+    ("audio", lambda client: client.audio.speech.create(model="m", input="hello", voice="alloy")),
+    ("responses/compact", lambda client: client.responses.compact(model="m", input="hello")),
+    ("threads", lambda client: client.post("/threads/runs", body={}, cast_to=object)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "call"), ALLOWED, ids=[name for name, _ in ALLOWED])
+def test_what_is_allowed_goes_by_and_nothing_else_does(server, kind, name, call):
+    """An endpoint named in `allow` is sent unreserved, by the client's copies too; the others stay refused."""
+
+    async def scenario():
+        async with connected(kind, server.base_url) as plain:
+            client = sw.guard(plain, allow=[name])
+            with sw.Run(budget=sw.Budget(max_calls=0)) as run:
+                for one in (client, client.with_options(timeout=9), sw.guard(client)):
+                    with pytest.raises(openai.NotFoundError):
+                        await done(call(one))
+                with pytest.raises(sw.PolicyViolationError, match=r"give allow=\['vector_stores'\] to let it by"):
+                    await done(client.vector_stores.create())
+        return run
+
+    assert play(scenario).total == sw.Usage()
+    assert server.count == 3
+
+
+@pytest.mark.parametrize(
+    ("allow", "message"),
+    [
+        (["batch"], "allow: 'batch' is no endpoint that a guard could let by; there are: agents, "),
+        ("batches", r"not the text 'batches'; give \['batches'\]"),
+        ([None], "allow: None is no endpoint"),
+        (7, "allow must be a list of endpoints' names, not 7"),
+    ],
+)
+def test_what_cannot_be_allowed_is_refused(server, allow, message):
+    """A misspelt endpoint is an error where it is given, which says what there is."""
+    with openai.OpenAI(base_url=server.base_url, api_key="none") as plain:
+        with pytest.raises(sw.DefinitionError, match=message):
+            sw.guard(plain, allow=allow)
+
+
+def test_a_guard_is_not_widened(server):
+    """A guarded client keeps what it was guarded with; guarding it again cannot allow more."""
+    with openai.OpenAI(base_url=server.base_url, api_key="none") as plain:
+        client = sw.guard(plain, allow=["batches", "images"])
+        assert sw.guard(client, allow=["batches"]) is client
+        with pytest.raises(sw.DefinitionError, match=r"allow=\['audio'\]: this client is guarded already"):
+            sw.guard(client, allow=["audio"])
 
 
 FREE = [
@@ -189,6 +242,10 @@ FREE = [
     lambda client: client.batches.cancel("batch-1"),
     lambda client: client.responses.cancel("resp-1"),
     lambda client: client.chat.completions.retrieve("chatcmpl-1"),
+    lambda client: client.chat.completions.update("chatcmpl-1", metadata={}),
+    lambda client: client.conversations.create(),
+    lambda client: client.responses.retrieve("resp-1"),
+    lambda client: client.responses.input_tokens.count(model="m", input="hello"),
 ]
 
 
@@ -199,7 +256,7 @@ def test_what_costs_nothing_goes_by(server, kind, call):
     async def scenario():
         async with guarded(kind, server) as client:
             with sw.Run(budget=sw.Budget(max_calls=0)) as run, pytest.raises(openai.NotFoundError):
-                await done(call(client))  # the scripted server knows chat completions only
+                await done(call(client))  # the scripted server knows none of these
         return run
 
     assert play(scenario).total == sw.Usage()

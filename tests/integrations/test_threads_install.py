@@ -251,6 +251,8 @@ def test_somebody_elses_change_is_kept(monkeypatch, copies_attributes):
 def test_an_unknown_name_changes_nothing():
     """A name that cannot be installed is refused with those that can, before anything is changed."""
     for change in (sw.install, sw.uninstall):
-        with pytest.raises(sw.DefinitionError, match="cannot install 'openia'; known: 'threading'"):
+        with pytest.raises(
+            sw.DefinitionError, match="cannot install 'openia'; known: 'anthropic', 'openai', 'threading'"
+        ):
             change("threading", "openia")
     assert threading.Thread.start is START

@@ -291,6 +291,17 @@ def test_a_run_that_ends_elsewhere_ends_the_spans_under_it(traced):
     assert after == [None]
 
 
+def test_what_a_run_loses_elsewhere_is_not_in_force(traced):
+    """A run that ended in another thread gives its own thread back what was in force, once that leaves it, too."""
+    with sw.Run() as run:
+        sw.step("lost").__enter__()
+        ending = threading.Thread(target=contextvars.Context().run, args=(run.__exit__, None, None, None))
+        ending.start()
+        ending.join(30)
+        assert traced.span("step lost").attributes["stepwarden.status"] == "abandoned"
+    assert current() is None
+
+
 def test_a_closed_generator_that_runs_on_leaks_nothing(traced):
     """A generator that its run abandoned may still be resumed, and gives back the context of whoever resumes it."""
 
@@ -546,6 +557,43 @@ def test_a_broken_processor_costs_no_step(application, caplog, at):
     assert (record.name, record.levelno) == ("stepwarden", logging.ERROR)
     assert record.exc_info[0] is RuntimeError
     assert current() is None
+
+
+class Collecting(SpanProcessor):
+    """Collect garbage while it holds a lock, which an SDK's processors may do at any allocation."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.ended = []
+
+    def on_end(self, span):
+        assert self.lock.acquire(blocking=False), "the thread that holds the lock wants it"
+        gc.collect()
+        self.ended.append(span.name)
+        self.lock.release()
+
+
+def test_a_finaliser_inside_the_sdk_waits_for_its_turn(application, caplog):
+    """A generator step that is collected while the SDK ends a span ends its own right after, with its own time."""
+    processor = Collecting()
+    application.trace(processor=processor)
+
+    @sw.step
+    def stream():
+        yield 1
+
+    class Cycle:
+        def __init__(self):
+            self.items = stream()
+            self.itself = self
+            next(self.items)
+
+    with sw.Run() as run:
+        with sw.step("plan"):
+            contextvars.copy_context().run(Cycle)
+        assert processor.ended == ["step plan", "step stream"]
+    assert [(one.name, one.status) for one in run.receipts] == [("plan", "completed"), ("stream", "cancelled")]
+    assert caplog.records == []
 
 
 def test_baggage_reaches_the_body_of_a_step(traced):

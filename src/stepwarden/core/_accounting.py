@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,14 @@ def at_least_0(value: object, name: str) -> int:
     return number
 
 
+def check_timeout(timeout: object) -> None:
+    """Raise a TypeError or ValueError for what is no number of seconds."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    if math.isnan(timeout) or timeout < 0:
+        raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
+
+
 def actual_cost(
     rates: Rates | None,
     input_tokens: int,
@@ -73,6 +82,7 @@ def measure(
     reasoning_tokens: object,
     *,
     estimated: bool,
+    unpriced_part: bool = False,
 ) -> tuple[int, Extra | None, StepwardenError | None]:
     """Return what a call cost, in picodollars, what most calls do not have, and the error where it has no price.
 
@@ -87,6 +97,7 @@ def measure(
         cache_write_tokens: The part of the input that was written to a cache.
         reasoning_tokens: The part of the output that was reasoning.
         estimated: Whether the numbers were estimated.
+        unpriced_part: Whether a part of it has no price, so that the cost is too low.
 
     Raises:
         TypeError: If a count is no int.
@@ -96,10 +107,10 @@ def measure(
     reasoned = count(reasoning_tokens, "reasoning_tokens")
     if cost is None:
         cost = actual_cost(rates, input_tokens, output_tokens, read, write, reasoned)
-    if cost is not None and not (read or write or reasoned or estimated):
+    if cost is not None and not (read or write or reasoned or estimated or unpriced_part):
         return cost, None, None
     error = unpriced(scope, model) if cost is None and has_usd_limit(scope) else None
-    return cost or 0, Extra(read, write, reasoned, int(cost is None), int(estimated)), error
+    return cost or 0, Extra(read, write, reasoned, int(cost is None or unpriced_part), int(estimated)), error
 
 
 def late_owner(scope: Scope, input_tokens: int, output_tokens: int, cost: int, calls: int, tools: int = 0) -> Scope:
@@ -121,8 +132,7 @@ def has_usd_limit(scope: Scope | None) -> bool:
 def unpriced(scope: Scope, model: str | None) -> UnpricedModelError:
     """Make the error for a call that a USD limit cannot bound."""
     what = f"model {model!r} has no price" if model else "no model is named, so the call has no price"
-    return UnpricedModelError(
-        f"{what}, and a USD limit is in force around {scope.kind} `{scope.name}`; give cost_usd, or "
-        'prices={"model": {"input": ..., "output": ...}} (USD per million tokens) to the Run or to configure()',
-        model=model,
-    )
+    prices = 'prices={"model": {"input": ..., "output": ...}} (USD per million tokens) to the Run or to configure()'
+    cure = f"give cost_usd, or {prices}" if model else "name the model, or give cost_usd"
+    message = f"{what}, and a USD limit is in force around {scope.kind} `{scope.name}`; {cure}"
+    return UnpricedModelError(message, model=model)

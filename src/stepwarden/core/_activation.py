@@ -87,9 +87,13 @@ def open_scope(plan: Plan, parent: Scope, outer: Scope | None, current: Scope | 
     scope = scope_class(plan)(plan, parent, outer)
     if isinstance(current, HookScope):
         scope._model = plan.model  # a hook has no default model to pass on
-    set_leaf(scope)
-    for watcher in scope.run.watchers:
-        watcher.opened(scope)
+    try:
+        set_leaf(scope)
+        for watcher in scope.run.watchers:
+            watcher.opened(scope)
+    except BaseException as error:
+        ensure_left(scope, error)
+        raise
     return scope
 
 
@@ -165,6 +169,14 @@ def abort(
     told = None if raised is None else _tell_failure(scope, raised, args, kwargs)
     yield from _last_hooks(scope, error, told)
     return raised, scope.plan.fallback
+
+
+def ensure_left(scope: Activation | None, error: BaseException) -> None:
+    """Leave an activation that was not, since a signal handler raised *error* while it was opened or left."""
+    if scope is not None and (scope.status is None or scope.is_half_closed or get_leaf() is scope):
+        status = status_of(error)
+        leave(scope, status, None if status is Status.CANCELLED else describe(error))
+        end_implicit_run(scope)
 
 
 def _tell_failure(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._activation import Activation, abort, conclude, enter
+from ._activation import Activation, abort, conclude, ensure_left, enter
 from ._deadline import close_deadline, open_deadline
 from ._firing import run_async, run_sync
 from ._leaf import get_leaf
@@ -45,7 +45,7 @@ class Block(Generic[S]):
         self._decorate = decorate
         self._kind = kind
         self._plan = None if name is None else Plan(declare(name))
-        self._open: set[Scope] = set()
+        self._open: set[Any] = set()
         self._forget_above = _FORGOTTEN_AT_ONCE
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,35 +53,64 @@ class Block(Generic[S]):
         return self._decorate(function)
 
     def __enter__(self) -> S:
-        scope, args, kwargs = run_sync(enter(self._named_plan(), get_leaf(), (), {}))
-        return self._opened(scope, args or kwargs)
+        scope = None
+        try:
+            scope, args, kwargs = run_sync(enter(self._named_plan(), get_leaf(), (), {}))
+            return self._opened(scope, args or kwargs)
+        except BaseException as error:
+            ensure_left(scope, error)
+            raise
 
     async def __aenter__(self) -> S:
-        scope, args, kwargs = await run_async(enter(self._named_plan(), get_leaf(), (), {}))
-        opened = self._opened(scope, args or kwargs)
-        await open_deadline(scope)
+        scope = None
+        try:
+            scope, args, kwargs = await run_async(enter(self._named_plan(), get_leaf(), (), {}))
+            opened = self._opened(scope, args or kwargs)
+            await open_deadline(scope)
+        except BaseException as error:
+            ensure_left(scope, error)
+            raise
         return opened
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        scope = self._innermost()
-        if error is None:
-            self._refuse_output(run_sync(conclude(scope, None, (), {})))
-            return False
-        raised, _ = run_sync(abort(scope, error, (), {}))
+        scope = None
+        try:
+            scope = self._innermost()
+            if error is None:
+                self._refuse_output(run_sync(conclude(scope, None, (), {})))
+                return False
+            raised, _ = run_sync(abort(scope, error, (), {}))
+        except BaseException as late:
+            self._ensure_left(scope, late)
+            raise
+        finally:
+            self._open.discard(scope)
         return self._left(error, raised)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        scope = self._innermost()
-        ended = await close_deadline(scope, kind, error, trace)
-        if ended is None:
-            self._refuse_output(await run_async(conclude(scope, None, (), {})))
-            return False
-        raised, _ = await run_async(abort(scope, ended, (), {}))
+        scope = None
+        try:
+            scope = self._innermost()
+            ended = await close_deadline(scope, kind, error, trace)
+            if ended is None:
+                self._refuse_output(await run_async(conclude(scope, None, (), {})))
+                return False
+            raised, _ = await run_async(abort(scope, ended, (), {}))
+        except BaseException as late:
+            self._ensure_left(scope, late)
+            raise
+        finally:
+            self._open.discard(scope)
         return self._left(error, raised)
+
+    def _ensure_left(self, scope: Any, error: BaseException) -> None:
+        if scope is None and not isinstance(error, ScopeOrderError):
+            scope = self._innermost()  # a signal handler raised while it was looked for
+        ensure_left(scope, error)
 
     def _left(self, error: BaseException | None, raised: BaseException | None) -> bool:
         """Tell whether the block swallows the error; raise what leaves it in the error's place."""
@@ -119,12 +148,10 @@ class Block(Generic[S]):
         scope: Scope | None = get_leaf()
         while scope is not None:
             if scope in self._open or (scope.status is not None and scope.plan is self._plan):
-                self._open.discard(scope)
                 return scope
             scope = scope.parent
         still_open = [one for one in tuple(self._open) if one.status is None]
         if len(still_open) != 1:
             many = f"{len(still_open)} of its scopes are open" if still_open else "none of its scopes is open"
             raise ScopeOrderError(f"this {self._kind} block was left where it was not entered, and {many}")
-        self._open.discard(still_open[0])
         return still_open[0]

@@ -112,6 +112,7 @@ class Hold:
         cache_write_tokens: int = 0,
         reasoning_tokens: int = 0,
         estimated: bool = False,
+        unpriced: bool = False,
     ) -> None:
         """Replace the hold by what the call really spent.
 
@@ -124,6 +125,7 @@ class Hold:
             cache_write_tokens: The part of the input that was written to a cache.
             reasoning_tokens: The part of the output that was reasoning.
             estimated: Whether the numbers were estimated, not reported.
+            unpriced: Whether a part of it has no price, so that the cost is too low.
 
         Raises:
             HoldClosedError: If it was settled or released before; then nothing is counted.
@@ -145,10 +147,10 @@ class Hold:
         cost = self.fixed_cost if cost_usd is None else picodollars(cost_usd, "cost_usd")
         used = model or self.model
         extra = error = None
-        if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
+        if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated or unpriced:
             rates = self.rates if model is None or model == self.model else scope.run.rates(model) or self.rates
             counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
-            cost, extra, error = measure(scope, used, cost, rates, *counts, estimated=estimated)
+            cost, extra, error = measure(scope, used, cost, rates, *counts, estimated=estimated, unpriced_part=unpriced)
         tree = scope.tree
         with tree.lock:
             if self.state is CLOSED:
@@ -200,8 +202,10 @@ class Hold:
             else:
                 try:
                     self._replace_estimate(scope, 0, 0, 0, 0, None)
-                finally:
                     look(scope)
+                except BaseException:
+                    look(scope)
+                    raise
         if scope.run.journal is not None:
             scope.run.journal.settled(self, scope, "released", None, None)
 
@@ -229,8 +233,10 @@ class Hold:
                 owner.last_model = self.model or owner.last_model
                 owner.make_detail().calls.append(record)
                 self.let_go()
-            finally:
                 look(scope)
+            except BaseException:
+                look(scope)
+                raise
         if scope.run.journal is not None:
             scope.run.journal.settled(self, owner, "uncertain", record, extra)
         if armed.thresholds:
@@ -271,8 +277,10 @@ class Hold:
         try:
             turn(self, CLOSED, None, freed=(self.input_tokens, self.output_tokens, self.cost, 1))
             self.let_go()
-        finally:
             look(self.scope)
+        except BaseException:
+            look(self.scope)
+            raise
 
     def let_go(self) -> None:
         """Be no longer known to the scope that keeps it."""

@@ -38,9 +38,9 @@ class PersonaScope(Scope):
     __slots__ = ("matched",)
 
     def __init__(self, plan: Plan, parent: Scope, outer: Scope | None) -> None:
+        self.matched: set[str] = set()
         super().__init__(plan, parent, outer)
         self.persona_scope = self
-        self.matched: set[str] = set()
 
     def meet_stage(self, step: str) -> Stage | None:
         """Return the stage declared for *step*, and remember that it was met."""

@@ -150,5 +150,6 @@ os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _receipts(finished: Iterable[Finished]) -> tuple[Receipt, ...]:
-    made = (scope.receipt for scope in finished)
+    # One that was kept twice, since a signal handler or another thread came between, is one.
+    made = (scope.receipt for scope in dict.fromkeys(finished))
     return tuple(receipt for receipt in made if receipt is not None)

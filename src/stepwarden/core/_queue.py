@@ -34,7 +34,7 @@ class Waiter:
     gate: Any
     """What the caller sleeps on: a lock in a thread, a future in a task."""
     wake: Callable[[], object]
-    """Called once, under the tree's lock, when it is granted or refused."""
+    """Called under the tree's lock when it is granted or refused; once more is harmless."""
 
     def __init__(self, hold: Hold) -> None:
         self.hold = hold
@@ -200,19 +200,24 @@ def park(waiter: Waiter, scope: Scope, limit: str) -> None:
 
 
 def _unpark(waiter: Waiter) -> None:
-    scope = waiter.parked
+    scope, waiter.parked = waiter.parked, None
     if scope is not None and scope.queue:
         scope.queue.remove(waiter)
-    waiter.parked = None
 
 
 def end(waiter: Waiter, error: StepwardenError | None = None) -> None:
     """Take a caller out of its queue: granted, or refused with *error*; and wake it."""
-    _unpark(waiter)
-    waiter.hold.tree.waiting.discard(waiter)
     waiter.error = error
     waiter.is_over = True
-    waiter.wake()
+    try:
+        waiter.wake()
+        _unpark(waiter)
+        waiter.hold.tree.waiting.discard(waiter)
+    except BaseException:  # a signal handler raised
+        waiter.wake()
+        _unpark(waiter)
+        waiter.hold.tree.waiting.discard(waiter)
+        raise
 
 
 def withdraw(waiter: Waiter) -> None:
@@ -252,7 +257,8 @@ def look(scope: Scope) -> None:
     except BaseException:
         # A signal handler raised: whoever can move must not wait for the next change.
         tree.looking = None
-        look(scope)
+        for at in (scope, *changed):
+            look(at)
         raise
     tree.looking = None
 
@@ -260,7 +266,8 @@ def look(scope: Scope) -> None:
 def _moves(waiter: Waiter) -> bool:
     """Look at the first in a queue again; tell whether it left the queue."""
     try:
-        blocked = admit(waiter.hold, never_waits=False, waiter=waiter)
+        # It is open already where a signal handler raised before the caller could be told.
+        blocked = None if waiter.hold.is_open else admit(waiter.hold, never_waits=False, waiter=waiter)
     except StepwardenError as error:
         end(waiter, error)
         return True
@@ -271,6 +278,11 @@ def _moves(waiter: Waiter) -> bool:
     if scope is waiter.parked:
         waiter.limit = limit
         return False
-    _unpark(waiter)
-    park(waiter, scope, limit)
+    try:
+        _unpark(waiter)
+        park(waiter, scope, limit)
+    except BaseException:
+        if waiter.parked is None:
+            park(waiter, scope, limit)
+        raise
     return True

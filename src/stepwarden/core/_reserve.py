@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._accounting import at_least_0, has_usd_limit, unpriced
+from ._accounting import at_least_0, check_timeout, has_usd_limit, unpriced
 from ._charge import budget_error, set_aside, show
 from ._durable import secure
 from ._firing import run_async, run_sync
@@ -286,7 +285,12 @@ def _in_context(hold: Hold) -> Hold:
 def _arm_thread(waiter: Waiter) -> None:
     waiter.gate = gate = threading.Lock()
     gate.acquire()
-    waiter.wake = gate.release
+
+    def wake() -> None:
+        if gate.locked():
+            gate.release()
+
+    waiter.wake = wake
 
 
 def _arm_task(waiter: Waiter) -> None:
@@ -339,13 +343,6 @@ def _timed_out(scope: Scope, limit: str, waited: float) -> StepwardenError:
     )
 
 
-def _check_timeout(timeout: object) -> None:
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
-    if math.isnan(timeout) or timeout < 0:
-        raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
-
-
 def reserve(
     *,
     input_tokens: int = 0,
@@ -381,7 +378,7 @@ def reserve(
     if min_output_tokens != 1:
         min_output_tokens = at_least_0(min_output_tokens, "min_output_tokens")
     if timeout is not None:
-        _check_timeout(timeout)
+        check_timeout(timeout)
     # Without `__init__`, which costs as much again as all of this.
     made = _new(Reservation)
     made._input = input_tokens

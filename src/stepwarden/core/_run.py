@@ -136,11 +136,7 @@ class Run(Scope):
         return around if is_asked_for else self.memory
 
     def _open_journal(self) -> None:
-        try:
-            self.journal = self.ledger.open(self)
-        except BaseException:
-            self.tree.open.pop(self.serial, None)  # nothing was entered
-            raise
+        self.journal = self.ledger.open(self)
         if self.journal is not None:
             self.audience = Watched
             self.keep = keep_in_both(self.memory.keep, self.journal.closed)
@@ -198,13 +194,17 @@ class Run(Scope):
             around = None  # what this process inherited belongs to the one that opened it
         while around is not None and around.run.status is not None:
             around = around.run.parent  # a run that has ended takes no more, but one around it may
-        self._place(self.plan, around)
-        self._open_journal()
-        if around is None:
-            entered[id(self.tree)] = self.tree
-        self.flow = current_flow()
-        set_leaf(self)
-        watch(self)
+        try:
+            self._place(self.plan, around)
+            self._open_journal()
+            if around is None:
+                entered[id(self.tree)] = self.tree
+            self.flow = current_flow()
+            set_leaf(self)
+            watch(self)
+        except BaseException as error:
+            leave(self, status_of(error))
+            raise
         return self
 
     def __exit__(
@@ -226,7 +226,12 @@ class Run(Scope):
             raise raised
 
     def _end(self, error: BaseException | None) -> Pending[None]:
-        stray = leave(self, Status.COMPLETED if error is None else status_of(error))
+        status = Status.COMPLETED if error is None else status_of(error)
+        try:
+            stray = leave(self, status)
+        except BaseException:
+            leave(self, status)  # a signal handler raised in the middle, and the run has ended all the same
+            raise
         yield from until_durable(self, stray or error)
         if stray is not None and (error is None or isinstance(error, Exception)):
             raise stray from error
@@ -271,14 +276,7 @@ class Run(Scope):
                             if parked is not None:
                                 look(parked)
                 for scope in reversed(self.open_scopes):
-                    if scope.status is None:
-                        close_scope(scope, Status.ABANDONED)
-                    else:  # a signal handler raised while it closed, so its end is made up for here
-                        tree.open.pop(scope.serial, None)
-                        if scope.kind != "run":
-                            scope.run.memory.keep_once(scope)
-                            if scope.run.journal is not None:
-                                scope.run.journal.closed(scope)
+                    close_scope(scope, Status.ABANDONED)
                 for hold in tuple(self.holds or ()):
                     hold.leave()
                     hold.let_go()

@@ -339,30 +339,42 @@ class Scope:
             closed_ns = self.tree.clock()
         except ForkedRunError:
             return False  # the activation belongs to the parent process, which leaves its receipt
-        if self.status is None:
+        was_open = self.status is None
+        if was_open:
             if error is not None:
                 self.make_detail().error = error
-            # A signal handler that raises can come only after a call, so these two stay before one: an activation is
-            # either still open, or closed with its receipt kept.
             self.closed_ns = closed_ns
             self.status = status
             self.run.keep(self)
-            if self.meter is not None:
-                self.meter.is_late = True
-            self.tree.open.pop(self.serial, None)
-            if self.holds:
-                self.hand_over()
-            return True
-        return False
+        elif self.is_half_closed:
+            self.run.memory.keep_once(self)
+            if self.run.journal is not None:
+                self.run.journal.closed(self)
+        else:
+            return False
+        if self.meter is not None:
+            self.meter.is_late = True
+        if self.holds:
+            self.hand_over()
+        self.tree.open.pop(self.serial, None)
+        return was_open
+
+    @property
+    def is_half_closed(self) -> bool:
+        """Whether a signal handler raised while it closed; closing it once more makes up for that."""
+        return self.status is not None and self.tree.open.get(self.serial) is self
 
     def hand_over(self) -> None:
         """Hand the open holds of this closed scope to the nearest open one."""
         with self.tree.lock:
-            holds, self.holds = self.holds or set(), None
             heir = self.nearest_open_around()
-            if self.detail is None or self.detail.frozen is None:
-                self.make_detail().handed_over += sum(hold.is_open for hold in holds)
-            heir.holds = (heir.holds or set()) | holds
+            detail = self.make_detail()
+            holds = self.holds or set()
+            count = sum(hold.is_open for hold in holds) if detail.frozen is None else 0
+            # Nothing is called between these, so that no hold is without a keeper.
+            detail.handed_over += count
+            heir.holds = heir.holds | holds if heir.holds else holds
+            self.holds = None
             for hold in holds:
                 hold.keeper = heir
 

@@ -8,7 +8,7 @@ from contextvars import Token
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from ._activation import abort, close_early, conclude, enter, finish, scope_class
+from ._activation import abort, close_early, conclude, ensure_left, enter, finish, scope_class
 from ._deadline import within_deadline
 from ._firing import run_async, run_sync
 from ._kind import Kind, decorated, first_resumption, kind_of, refuse_coroutine
@@ -48,26 +48,31 @@ def _function_shell(function: Function, plan: Plan) -> Function:
     scope_type = scope_class(plan)
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        current = get_leaf()
-        if current is None or current.status is not None or current.run.audience.is_heard:
-            scope, args, kwargs = run_sync(enter(plan, current, args, kwargs))
-        else:
-            scope = scope_type(plan, current, current)
-            set_leaf(scope)
+        scope = None
         try:
-            result = function(*args, **kwargs)
-            if result.__class__ is CoroutineType:
-                raise refuse_coroutine(result, plan.kind, plan.name)  # noqa: TRY301 - it leaves the step like any other
+            current = get_leaf()
+            if current is None or current.status is not None or current.run.audience.is_heard:
+                scope, args, kwargs = run_sync(enter(plan, current, args, kwargs))
+            else:
+                scope = scope_type(plan, current, current)
+                set_leaf(scope)
+            try:
+                result = function(*args, **kwargs)
+                if result.__class__ is CoroutineType:
+                    raise refuse_coroutine(result, plan.kind, plan.name)  # noqa: TRY301 - it leaves the step like any other
+            except BaseException as error:
+                raised, fallback = run_sync(abort(scope, error, args, kwargs))
+                if raised is None:
+                    return fallback
+                if raised is error:
+                    raise
+                raise raised  # noqa: B904 - its cause is set
+            if scope.run.audience.is_heard:
+                return run_sync(conclude(scope, result, args, kwargs))
+            finish(scope)
         except BaseException as error:
-            raised, fallback = run_sync(abort(scope, error, args, kwargs))
-            if raised is None:
-                return fallback
-            if raised is error:
-                raise
-            raise raised  # noqa: B904 - its cause is set
-        if scope.run.audience.is_heard:
-            return run_sync(conclude(scope, result, args, kwargs))
-        finish(scope)
+            ensure_left(scope, error)
+            raise
         return result
 
     return wrapper
@@ -78,26 +83,31 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
     is_timed = plan.limits is not None and plan.limits.nanoseconds is not None
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        current = get_leaf()
-        if current is None or current.status is not None or current.run.audience.is_heard:
-            scope, args, kwargs = await run_async(enter(plan, current, args, kwargs))
-        else:
-            scope = scope_type(plan, current, current)
-            set_leaf(scope)
-        scope.flow = current_flow()
+        scope = None
         try:
-            running = function(*args, **kwargs)
-            result = await (within_deadline(scope, running) if is_timed else running)
+            current = get_leaf()
+            if current is None or current.status is not None or current.run.audience.is_heard:
+                scope, args, kwargs = await run_async(enter(plan, current, args, kwargs))
+            else:
+                scope = scope_type(plan, current, current)
+                set_leaf(scope)
+            scope.flow = current_flow()
+            try:
+                running = function(*args, **kwargs)
+                result = await (within_deadline(scope, running) if is_timed else running)
+            except BaseException as error:
+                raised, fallback = await run_async(abort(scope, error, args, kwargs))
+                if raised is None:
+                    return fallback
+                if raised is error:
+                    raise
+                raise raised  # noqa: B904 - its cause is set
+            if scope.run.audience.is_heard:
+                return await run_async(conclude(scope, result, args, kwargs))
+            finish(scope)
         except BaseException as error:
-            raised, fallback = await run_async(abort(scope, error, args, kwargs))
-            if raised is None:
-                return fallback
-            if raised is error:
-                raise
-            raise raised  # noqa: B904 - its cause is set
-        if scope.run.audience.is_heard:
-            return await run_async(conclude(scope, result, args, kwargs))
-        finish(scope)
+            ensure_left(scope, error)
+            raise
         return result
 
     return wrapper
@@ -112,6 +122,7 @@ def _generator_shell(function: Function, plan: Plan) -> Function:
 
 def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, kwargs: Any) -> Generator[Any, Any, Any]:
     token = set_leaf(get_leaf())  # to give back the consumer's leaf, in the consumer's own context only
+    scope = None
     try:
         scope, args, kwargs = run_sync(enter(plan, caller, args, kwargs, called_before=True))
         result: Any = None
@@ -147,6 +158,9 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
             run_sync(close_early(scope, args, kwargs))
             return result
         return run_sync(conclude(scope, result, args, kwargs))
+    except BaseException as error:
+        ensure_left(scope, error)
+        raise
     finally:
         restore(token)
 
@@ -183,6 +197,7 @@ async def _generate_async(
     function: Function, plan: Plan, caller: Scope | None, args: Any, kwargs: Any
 ) -> AsyncGenerator[Any, Any]:
     token = set_leaf(get_leaf())  # to give back the consumer's leaf, in the consumer's own context only
+    scope = None
     try:
         scope, args, kwargs = await run_async(enter(plan, caller, args, kwargs, called_before=True))
         closes_early = False
@@ -214,6 +229,11 @@ async def _generate_async(
         if closes_early:
             await run_async(close_early(scope, args, kwargs))
         elif (await run_async(conclude(scope, _NO_OUTPUT, args, kwargs))) is not _NO_OUTPUT:
-            raise TypeError(f"a PostStep hook replaced the output of async generator `{scope.name}`, which has none")
+            raise TypeError(  # noqa: TRY301 - the step has ended: nobody handles it here
+                f"a PostStep hook replaced the output of async generator `{scope.name}`, which has none"
+            )
+    except BaseException as error:
+        ensure_left(scope, error)
+        raise
     finally:
         restore(token)

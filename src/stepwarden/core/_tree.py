@@ -35,6 +35,14 @@ class Tree:
     one of our operations on the same thread. Every operation under it therefore only adds to counters, and checks
     after it has added, so that a nested one sees and leaves a state that is safe.
 
+    A handler may also raise, as that of Ctrl-C does. Then the operation has happened or it has not: the lock is free,
+    the leaf is that of before, sums agree, and whoever can move was woken. What Python cannot give is a ``with``
+    block that is interrupted when its ``__exit__`` has begun and not yet looked at anything: such a scope or hold stays
+    open until the scope around it is left, and is `abandoned` or uncertain then. A step that is interrupted between
+    its opening and its first instruction may be `abandoned` in place of `cancelled`, a hold that was taken and not
+    given to its caller yet stays held until its scope ends, and of a call that was counted the entry in `calls` may
+    be missing.
+
     Args:
         clock: Where the time comes from.
     """

@@ -1,6 +1,7 @@
-"""Where the runtime meets what teams already use: guarded clients, and threads that carry the scope."""
+"""Where the runtime meets what teams already use: guarded clients and calls, and threads that carry the scope."""
 
 from ._guard import guard
+from ._guarded_call import guarded_call
 from ._install import install, uninstall
 
-__all__ = ["guard", "install", "uninstall"]
+__all__ = ["guard", "guarded_call", "install", "uninstall"]

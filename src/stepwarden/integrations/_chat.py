@@ -1,16 +1,17 @@
-"""OpenAI's chat completions on the wire: how requests are read and rewritten, and what replies report."""
+"""OpenAI's completions on the wire, those of chats and the legacy ones: requests, and what replies report."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from ._estimate import likely_tokens, tokens_in
+from ._estimate import likely_tokens, prompt_tokens, tokens_in
+from ._events import EventReader
+from ._json import count, encoded, least_limit, model_of, size_of, text_of, times, with_model
+from ._other import OtherTokens
 from ._seam import Reported
 
-_PROVIDER = "openai:"
-_NO_LIMIT = 1 << 53
-"""No number of tokens; a float from here on is no whole number any more."""
+PREFIX = "openai:"
 
 
 class ChatCall:
@@ -21,32 +22,25 @@ class ChatCall:
     """
 
     min_output = 1
+    limit_names: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
+        self.model = model_of(request)
         self.is_stream = bool(request.get("stream"))
         options = request.get("stream_options")
         self._shows_usage = isinstance(options, dict) and bool(options.get("include_usage"))
         self._asks_usage = False
 
     @property
-    def model(self) -> str | None:
-        """The model that it names."""
-        model = self._request.get("model")
-        return model if isinstance(model, str) else None
-
-    @property
     def choices(self) -> int:
         """How many replies it asks for."""
-        choices = self._request.get("n")
-        return choices if isinstance(choices, int) and choices > 1 else 1
+        return times(self._request.get("n"))
 
     @property
     def output_limit(self) -> int | None:
         """The most output for each choice, in tokens; None where it names none."""
-        given = [self._request.get(name) for name in ("max_completion_tokens", "max_tokens")]
-        limits = [int(limit) for limit in given if isinstance(limit, int | float) and 0 <= limit < _NO_LIMIT]
-        return min(limits) if limits else None
+        return least_limit(self._request, *self.limit_names)
 
     def input_tokens(self) -> int:
         """Estimate the input."""
@@ -57,27 +51,22 @@ class ChatCall:
 
     def body(self, output_limit: int | None) -> bytes | None:
         """Return the request's body with this limit for each choice, or None where nothing in it changes."""
-        request = dict(self._request)
-        model = self.model
-        if model is not None and model.startswith(_PROVIDER):
-            request["model"] = model.removeprefix(_PROVIDER)
+        request = with_model(self._request, self.model, PREFIX)
         if output_limit is not None:
-            named = [name for name in ("max_completion_tokens", "max_tokens") if request.get(name) is not None]
-            for name in named or ["max_completion_tokens"]:
-                request[name] = output_limit
+            named = [name for name in self.limit_names if request.get(name) is not None] or self.limit_names[:1]
+            request = {**request, **dict.fromkeys(named, output_limit)}
             if self.is_stream and not self._shows_usage:
                 self._asks_usage = True
                 request["stream_options"] = {**(request.get("stream_options") or {}), "include_usage": True}
-        if request == self._request:
-            return None
-        return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        return None if request == self._request else encoded(request)
 
     def read(self, body: bytes) -> Reported:
         """Read a whole reply; raise a ValueError where it is none."""
         reply = json.loads(body)
         if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
-            raise ValueError("no chat completion")  # noqa: TRY004 - what a reply that cannot be read is, here
-        arrived = sum(_text_tokens(choice, "message") for choice in reply["choices"])
+            raise ValueError("no completion")  # noqa: TRY004 - what a reply that cannot be read is, here
+        # Each choice is a text of its own, with a margin of its own.
+        arrived = sum(tokens_in(size_of(_texts(choice, "message"))) for choice in reply["choices"])
         return _reported(reply, max(1, arrived))
 
     def stream(self) -> ChatStream:
@@ -85,8 +74,27 @@ class ChatCall:
         return ChatStream(hides_usage=self._asks_usage)
 
 
+class CompletionCall(ChatCall):
+    """Be one legacy completion request: each of its prompts is completed *n* times, the best of so many."""
+
+    limit_names = ("max_tokens",)
+
+    @property
+    def choices(self) -> int:
+        """How many replies are made for it, shown or not."""
+        prompt = self._request.get("prompt")
+        # A text is one prompt, and so is a list of token numbers; any other list is of several.
+        is_list = isinstance(prompt, list) and not all(isinstance(one, int) for one in prompt)
+        prompts = len(prompt or ()) if is_list else 1
+        return prompts * max(times(self._request.get("n")), times(self._request.get("best_of")))
+
+    def input_tokens(self) -> int:
+        """Estimate the input."""
+        return prompt_tokens(self._request.get("prompt")) + prompt_tokens(self._request.get("suffix"))
+
+
 class ChatStream:
-    """Read a stream of chat completion chunks, and hide the one that is there only because the guard asked.
+    """Read a stream of completion chunks, and hide the one that is there only because the guard asked.
 
     Args:
         hides_usage: Whether a chunk that only carries usage is hidden.
@@ -94,58 +102,47 @@ class ChatStream:
 
     def __init__(self, *, hides_usage: bool) -> None:
         self._hides_usage = hides_usage
-        self._pending = b""
+        self._events = EventReader(self._take)
         self._last: dict[str, Any] = {}
         self._usage: Any = None
         self._said: list[str] = []
-        self._text_bytes = 0
+        self._size = 0
         # Most servers send a chunk a token; at least a token was made where any chunk came.
         self._chunks = 0
-        self._is_chat = False
+        self._is_reply = False
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes off the wire; return those of whole events that the caller is shown."""
-        # An event ends with an empty line; every end of line occurs.
-        *events, self._pending = _split_events(self._pending + data)
-        return b"".join(event for event in events if self._is_shown(event))
+        return self._events.feed(data)
 
     def end(self) -> bytes:
         """Return what is left to be shown: an event without an end."""
-        left, self._pending = self._pending, b""
-        return left if left and self._is_shown(left) else b""
+        return self._events.end()
 
     def reported(self) -> Reported | None:
         """Return what the reply has said so far; without usage, what arrived: at least a token a chunk of text.
 
         Returns:
-            What it said; None where no chunk of a chat completion has arrived, so that nobody knows what it cost.
+            What it said; None where no chunk of a completion has arrived, so that nobody knows what it cost.
         """
-        if not self._is_chat:
+        if not self._is_reply:
             return None
-        arrived = max(1, self._chunks, tokens_in(self._text_bytes))
-        return _reported({**self._last, "usage": self._usage}, arrived)
+        return _reported({**self._last, "usage": self._usage}, max(1, self._chunks, tokens_in(self._size)))
 
     @property
     def text(self) -> str:
         """The text received so far; of several choices the first."""
         return "".join(self._said)
 
-    def _is_shown(self, event: bytes) -> bool:
-        data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
-        if not data.startswith(b"{"):
-            return True
-        try:
-            chunk = json.loads(data)
-        except ValueError:
-            return True  # the SDK meets it too, and says what is wrong with it
+    def _take(self, chunk: dict[str, Any]) -> bool:
         choices = chunk.get("choices")
         if isinstance(chunk.get("model"), str):
             self._last = {"model": chunk["model"]}
         if isinstance(choices, list):
-            self._is_chat = True
-            said = sum(_text_bytes(choice, "delta") for choice in choices)
+            self._is_reply = True
+            said = sum(size_of(_texts(choice, "delta")) for choice in choices)
             self._said += [_content(choice) for choice in choices]
-            self._text_bytes += said
+            self._size += said
             self._chunks += said > 0
         if not isinstance(chunk.get("usage"), dict):
             return True
@@ -153,58 +150,46 @@ class ChatStream:
         return bool(choices) or not self._hides_usage
 
 
-def _split_events(data: bytes) -> list[bytes]:
-    events: list[bytes] = []
-    start = at = 0
-    while True:
-        ends = [end for end in (data.find(blank, at) for blank in (b"\n\n", b"\r\n\r\n", b"\r\r")) if end >= 0]
-        if not ends:
-            return [*events, data[start:]]
-        at = min(ends)
-        at += 4 if data[at : at + 2] == b"\r\n" else 2
-        events.append(data[start:at])
-        start = at
-
-
-def _text_tokens(choice: Any, key: str) -> int:
-    return tokens_in(_text_bytes(choice, key))
-
-
 def _content(choice: Any) -> str:
-    delta = choice.get("delta") if isinstance(choice, dict) and not choice.get("index") else None
-    content = delta.get("content") if isinstance(delta, dict) else None
-    return content if isinstance(content, str) else ""
+    """Return the text that a chunk adds to the first choice."""
+    if not isinstance(choice, dict) or choice.get("index"):
+        return ""
+    delta = choice.get("delta")
+    content = delta.get("content") if isinstance(delta, dict) else choice.get("text")
+    return text_of(content) or ""
 
 
-def _text_bytes(choice: Any, key: str) -> int:
-    said = choice.get(key) if isinstance(choice, dict) else None
+def _texts(choice: Any, key: str) -> list[Any]:
+    """Return everything of a choice that was made of output tokens."""
+    if not isinstance(choice, dict):
+        return []
+    said = choice.get(key)
     if not isinstance(said, dict):
-        return 0
+        return [choice.get("text")]
     texts = [said.get("content"), said.get("refusal"), said.get("reasoning_content")]
     calls = said.get("tool_calls")
     for call in calls if isinstance(calls, list) else ():
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):
             texts += [function.get("name"), function.get("arguments")]
-    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts if isinstance(text, str))
+    return texts
 
 
 def _reported(reply: dict[str, Any], arrived: int) -> Reported:
-    model = reply.get("model") if isinstance(reply.get("model"), str) else None
     usage = reply.get("usage")
-    if not isinstance(usage, dict):
-        return Reported(model=model, arrived_tokens=arrived)
-    # OpenAI counts cache reads inside the input, and reasoning inside the output, as we do.
-    return Reported(
-        model=model,
-        input_tokens=_count(usage, "prompt_tokens"),
-        output_tokens=_count(usage, "completion_tokens"),
-        cache_read_tokens=_count(usage.get("prompt_tokens_details"), "cached_tokens") or 0,
-        reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0,
-        arrived_tokens=arrived,
+    other = OtherTokens(
+        audio_input=count(usage, "prompt_tokens_details", "audio_tokens") or 0,
+        audio_output=count(usage, "completion_tokens_details", "audio_tokens") or 0,
+        image_input=count(usage, "prompt_tokens_details", "image_tokens") or 0,
     )
-
-
-def _count(numbers: Any, key: str) -> int | None:
-    value = numbers.get(key) if isinstance(numbers, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    # OpenAI counts what the cache had part in inside the input, and reasoning inside the output, as we do.
+    return Reported(
+        model=text_of(reply.get("model")),
+        input_tokens=count(usage, "prompt_tokens"),
+        output_tokens=count(usage, "completion_tokens"),
+        cache_read_tokens=count(usage, "prompt_tokens_details", "cached_tokens") or 0,
+        cache_write_tokens=count(usage, "prompt_tokens_details", "cache_write_tokens") or 0,
+        reasoning_tokens=count(usage, "completion_tokens_details", "reasoning_tokens") or 0,
+        arrived_tokens=arrived,
+        other=other if other.is_any else None,
+    )

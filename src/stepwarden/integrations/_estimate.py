@@ -14,6 +14,8 @@ TOKENS_PER_REQUEST = 16
 TOKENS_PER_IMAGE = 1_100
 """What an image of about a megapixel costs; its bytes say nothing about its tokens."""
 
+_IMAGES = frozenset({"image", "image_url", "input_image"})
+
 
 def likely_tokens(messages: object, *rest: object) -> int:
     """Estimate the input tokens of a request: likely enough, but no upper bound.
@@ -35,9 +37,18 @@ def _likely(part: Any) -> int:
     if isinstance(part, Mapping) and isinstance(part.get("content"), list):
         rest = {key: value for key, value in part.items() if key != "content"}
         return sum(_likely(piece) for piece in part["content"]) + _likely(rest)
-    if isinstance(part, Mapping) and part.get("type") == "image_url":
+    if isinstance(part, Mapping) and part.get("type") in _IMAGES:
         return TOKENS_PER_IMAGE
     return text_tokens(part if isinstance(part, str) else json.dumps(part, ensure_ascii=False, separators=(",", ":")))
+
+
+def prompt_tokens(prompt: object) -> int:
+    """Estimate the tokens of what is completed or embedded: a text, token numbers, or a list of either."""
+    if isinstance(prompt, int):
+        return 1
+    if isinstance(prompt, list):
+        return sum(prompt_tokens(one) for one in prompt)
+    return text_tokens(prompt) if isinstance(prompt, str) else 0
 
 
 def text_tokens(text: str) -> int:

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
+
+from ._allow import parse_allow
 
 C = TypeVar("C")
 
 
-def guard(client: C) -> C:
+def guard(client: C, *, allow: Iterable[str] = ()) -> C:
     """Return a guarded copy of an SDK's client: each request that it sends is reserved first and settled after.
 
     A request that its budget leaves no room for is refused and never sent. The output limit that was granted is
     written into the request. The reply is given back even when settling it passes a limit; the next is refused.
 
     Args:
-        client: An `openai.OpenAI` or `openai.AsyncOpenAI`, or of a subclass; it stays as it was.
+        client: An `openai.OpenAI`, `openai.AsyncOpenAI`, `anthropic.Anthropic` or `anthropic.AsyncAnthropic`, or of a
+            subclass; it stays as it was.
+        allow: What the guard does not cover and goes by all the same, unreserved and uncounted: the first words of
+            endpoints' paths, such as ``"batches"``, ``"images"`` and ``"audio"``.
 
     Returns:
         The guarded copy, of the client's own class. It shares the client's connections. What it would send that
-        costs money and is not covered raises a `PolicyViolationError`; a WebSocket that it opens is not watched.
+        costs money and is neither covered nor allowed raises a `PolicyViolationError`; a WebSocket that it opens is
+        not watched.
 
     Raises:
         TypeError: If no integration knows the client, or it cannot be copied.
+        DefinitionError: If *allow* names what no API has, or would widen what the client is guarded with.
     """
     for kind in type(client).__mro__:
         if kind.__module__.partition(".")[0] == "openai" and kind.__name__ in {"OpenAI", "AsyncOpenAI"}:
-            from .openai import guard_openai
+            from . import openai
 
-            return guard_openai(client)
-    raise TypeError(f"guard() takes an openai.OpenAI or openai.AsyncOpenAI, not {type(client).__name__}")
+            return openai.guard_openai(client, parse_allow(allow, openai.ALLOWABLE))
+        if kind.__module__.partition(".")[0] == "anthropic" and kind.__name__ in {"SyncAPIClient", "AsyncAPIClient"}:
+            from . import anthropic
+
+            return anthropic.guard_anthropic(client, parse_allow(allow, anthropic.ALLOWABLE))
+    raise TypeError(
+        "guard() takes an openai.OpenAI, openai.AsyncOpenAI, anthropic.Anthropic or anthropic.AsyncAnthropic, "
+        f"not {type(client).__name__}; reserve what any other client sends by hand, with `with reserve(...)`"
+    )

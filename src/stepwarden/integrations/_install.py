@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import importlib
+import threading
+from collections.abc import Iterable
 from types import ModuleType
 
 from stepwarden.core.errors import DefinitionError
 
-_INSTALLABLE = {"threading": "stepwarden.integrations._threads"}
+from ._allow import parse_allow
+
+# Each has `install(allow)`, `uninstall()` and `ALLOWABLE`.
+_INSTALLABLE = {
+    "anthropic": "stepwarden.integrations.anthropic",
+    "openai": "stepwarden.integrations.openai",
+    "threading": "stepwarden.integrations._threads",
+}
+_lock = threading.RLock()
 
 
-def install(*names: str) -> None:
+def install(*names: str, allow: Iterable[str] = ()) -> None:
     """Change libraries so that every use of them in this process is under the scope it belongs to.
 
+    It reaches every client in the process, those made earlier too. A client that `guard` made is guarded once. Again
+    is harmless; only *allow* is replaced.
+
     Args:
-        names: ``"threading"``: threads and thread pools carry the scope of whoever started or submitted.
+        names: ``"openai"`` and ``"anthropic"``: every client of that SDK is guarded as by `guard`. ``"threading"``:
+            threads and thread pools carry the scope of whoever started or submitted.
+        allow: What the guards do not cover and let by all the same, as for `guard`.
 
     Raises:
         DefinitionError: If a name is unknown; then nothing is installed.
+        ImportError: If an SDK that is named is not there.
     """
-    for module in _modules(names):
-        module.install()
+    modules = _modules(names)
+    allowed = parse_allow(allow, frozenset[str]().union(*(module.ALLOWABLE for module in modules)))
+    with _lock:
+        for module in modules:
+            module.install(allowed & module.ALLOWABLE)
 
 
 def uninstall(*names: str) -> None:
@@ -32,8 +51,9 @@ def uninstall(*names: str) -> None:
     Raises:
         DefinitionError: If a name is unknown; then nothing is changed.
     """
-    for module in _modules(names):
-        module.uninstall()
+    with _lock:
+        for module in _modules(names):
+            module.uninstall()
 
 
 def _modules(names: tuple[str, ...]) -> list[ModuleType]:

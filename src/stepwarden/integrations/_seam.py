@@ -29,19 +29,21 @@ What speaks HTTP builds on `_wire`, which makes an attempt of a request's body a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from types import TracebackType
 from typing import Self
 
 from stepwarden.core._deadline import deadline_error
 from stepwarden.core._hold import Hold, offered
 from stepwarden.core._leaf import get_leaf, resolve
-from stepwarden.core._money import Money
+from stepwarden.core._money import Money, dollars
 from stepwarden.core._reserve import reserve
 from stepwarden.core._scope import Scope
-from stepwarden.core.errors import BudgetExceededError
+from stepwarden.core.errors import BudgetExceededError, UnpricedModelError
 
 from ._adopt import WorstCase, taken_over
 from ._failure import costs_nothing, is_failure, status_costs_nothing
+from ._other import OtherTokens, cost_of_other
 
 DEFAULT_MAX_OUTPUT_TOKENS = 1_024
 _HAIR_NS = 1_000_000
@@ -58,9 +60,11 @@ class Reported:
         output_tokens: All output, reasoning included; None where the reply does not say.
         cache_read_tokens: The part of the input that was read from a cache.
         cache_write_tokens: The part of the input that was written to a cache.
+        cache_write_1h_tokens: The part of *cache_write_tokens* that is kept there for an hour, which some charge more.
         reasoning_tokens: The part of the output that was reasoning.
         arrived_tokens: The output as counted from what arrived, for a reply that does not say.
         cost_usd: The cost, where the reply or its SDK says it; None: by the run's prices.
+        other: What of the input and output was no text, where the reply says so.
     """
 
     model: str | None = None
@@ -68,9 +72,11 @@ class Reported:
     output_tokens: int | None = None
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
     reasoning_tokens: int = 0
     arrived_tokens: int = 0
     cost_usd: Money | None = None
+    other: OtherTokens | None = None
 
 
 class Attempt:
@@ -237,20 +243,51 @@ class Attempt:
             hold.leave()
             return
         is_known = reported.input_tokens is not None and reported.output_tokens is not None
+        input_tokens = self._worst.input_tokens if reported.input_tokens is None else reported.input_tokens
+        output_tokens = self._output(hold, reported)
+        model = reported.model or self.model
+        cost_usd, is_priced = reported.cost_usd, True
+        if reported.other is not None and cost_usd is None and hold.scope is not None and hold.fixed_cost is None:
+            cost_usd, is_priced = cost_of_other(
+                hold.scope.run, model or hold.model, reported.other,
+                input_tokens=input_tokens, output_tokens=output_tokens,
+                cache_read_tokens=reported.cache_read_tokens, cache_write_tokens=reported.cache_write_tokens,
+                reasoning_tokens=reported.reasoning_tokens,
+            )  # fmt: skip
+        elif cost_usd is None:
+            cost_usd = self._cost_of_long_cache(reported, model, input_tokens, output_tokens)
         try:
             hold.settle(
-                input_tokens=self._worst.input_tokens if reported.input_tokens is None else reported.input_tokens,
-                output_tokens=self._output(hold, reported),
-                cost_usd=reported.cost_usd,
-                model=reported.model or self.model,
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                cost_usd=cost_usd,
+                model=model,
                 cache_read_tokens=reported.cache_read_tokens,
                 cache_write_tokens=reported.cache_write_tokens,
                 reasoning_tokens=reported.reasoning_tokens,
                 estimated=not is_known,
+                unpriced=not is_priced,
             )
-        except BudgetExceededError:
+        except (BudgetExceededError, UnpricedModelError):
             # The reply is paid for, so it is given back; the excess is on the receipt, and the next call is refused.
             return
+
+    def _cost_of_long_cache(
+        self, reported: Reported, model: str | None, input_tokens: int, output_tokens: int
+    ) -> Decimal | None:
+        """Price a call with input that is cached for an hour, of which a hold knows nothing; None for any other."""
+        rates = None if self.scope is None or not reported.cache_write_1h_tokens else self.scope.run.rates(model)
+        if rates is None:
+            return None
+        cost = rates.cost(
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cache_read_tokens=reported.cache_read_tokens,
+            cache_write_tokens=reported.cache_write_tokens,
+            cache_write_1h_tokens=reported.cache_write_1h_tokens,
+            reasoning_tokens=reported.reasoning_tokens,
+        )
+        return dollars(cost)
 
     def _output(self, hold: Hold, reported: Reported) -> int:
         if reported.output_tokens is not None:
@@ -265,6 +302,12 @@ class Attempt:
         hold = self._taken()
         if hold is not None:
             hold.release()
+
+    def set_aside(self) -> None:
+        """Keep what it may cost as uncertain, and let a later `settle` replace that: its reply can be had later."""
+        self.keep()
+        for hold in tuple(self._claim):
+            hold.leave()
 
     def leave(self) -> None:
         """Keep what it may have cost as uncertain."""

@@ -15,7 +15,11 @@ _ours: dict[Callable[..., Any], Callable[..., Any]] = {}
 """What was put in by `install`, and what was there before it."""
 
 
-def install() -> None:
+ALLOWABLE: frozenset[str] = frozenset()
+"""Threads send nothing, so there is nothing to let by."""
+
+
+def install(allow: frozenset[str] = ALLOWABLE) -> None:  # noqa: ARG001 - all that is installed takes it
     """Make threads and thread pools carry the scope; again is harmless."""
     _put(threading.Thread, "start", _carrying_start)
     _put(ThreadPoolExecutor, "submit", _carrying_submit)

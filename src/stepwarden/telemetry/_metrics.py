@@ -11,6 +11,7 @@ from stepwarden.core.errors import BudgetExceededError, ReserveTimeoutError, Ste
 
 from . import _names as names
 from ._provider import is_set_up, our_version
+from ._turn import in_turn
 
 if TYPE_CHECKING:
     from stepwarden.core._scope import Scope
@@ -91,9 +92,8 @@ class Utilization:
         for limit, value in scope.limits.items():
             if value:
                 spent = scope.elapsed_ns() if limit == "max_seconds" else scope.spent(limit)
-                self._histogram.record(
-                    spent / value, {names.KIND: scope.kind, names.NAME: scope.name, names.LIMIT: limit}
-                )
+                attributes = {names.KIND: scope.kind, names.NAME: scope.name, names.LIMIT: limit}
+                in_turn(functools.partial(self._histogram.record, spent / value, attributes))
 
 
 def count_refusal(error: StepwardenError) -> None:
@@ -113,7 +113,7 @@ def count_refusal(error: StepwardenError) -> None:
             return
     measured = instruments()
     if measured is not None:
-        measured.refused.add(1, {names.LIMIT: limit, names.REASON: reason})
+        in_turn(functools.partial(measured.refused.add, 1, {names.LIMIT: limit, names.REASON: reason}))
 
 
 def measure_wait(limit: str, seconds: float) -> None:
@@ -125,4 +125,4 @@ def measure_wait(limit: str, seconds: float) -> None:
     """
     measured = instruments()
     if measured is not None:
-        measured.waits.record(seconds, {names.LIMIT: limit})
+        in_turn(functools.partial(measured.waits.record, seconds, {names.LIMIT: limit}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from typing import TYPE_CHECKING, cast
 
 from opentelemetry import context, trace
@@ -11,6 +12,7 @@ from opentelemetry import context, trace
 from . import _names as names
 from ._attributes import FAILURES, at_the_end, at_the_start
 from ._provider import is_set_up, our_version
+from ._turn import in_turn
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -88,15 +90,13 @@ class Spans:
         opened = self._open.get(scope)
         if opened is None or not opened.outer:
             return
-        here = context.get_current()
-        opened.inner = here
-        outer = opened.outer.pop()
+        opened.inner = context.get_current()
         if scope.status is not None:
-            if not opened.outer:
-                del self._open[scope]
-            if not _is_inside(here, scope):
+            if not _is_inside(opened.inner, scope):
                 return  # it was left in another context, and what is current there is not ours
-        context.attach(outer)
+            if len(opened.outer) == 1:
+                del self._open[scope]
+        context.attach(opened.outer.pop())
 
     def resumed(self, scope: Scope) -> None:
         """Put what was in force inside the body in force again."""
@@ -117,10 +117,15 @@ class Spans:
             span.set_attributes(at_the_end(scope))
             if scope.status in FAILURES:
                 span.set_status(trace.StatusCode.ERROR, _description(scope))
-        try:
-            span.end()
-        except Exception:  # a processor of the application's must not end the agent's step
-            logging.getLogger(names.SCOPE).exception("the span of %s `%s` was lost", scope.kind, scope.name)
+        ended_ns = time.time_ns()
+
+        def end() -> None:
+            try:
+                span.end(ended_ns)
+            except Exception:  # a processor of the application's must not end the agent's step
+                logging.getLogger(names.SCOPE).exception("the span of %s `%s` was lost", scope.kind, scope.name)
+
+        in_turn(end)
 
     def context_of(self, scope: Scope) -> Context | None:
         """Return the context that an open activation was begun in, with its span; None where it has none."""

@@ -1,0 +1,63 @@
+"""What every API's requests and replies in JSON have in common: numbers that may be odd, names, and bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from stepwarden.core._leaf import default_model
+
+_NO_LIMIT = 1 << 53
+"""No number of tokens; a float from here on is no whole number any more."""
+
+
+def encoded(request: Mapping[str, Any]) -> bytes:
+    """Encode a request's body as SDKs do: compact, and as UTF-8."""
+    return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def size_of(texts: list[Any]) -> int:
+    """Return the bytes of those of *texts* that are texts."""
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts if isinstance(text, str))
+
+
+def count(numbers: Any, *keys: str) -> int | None:
+    """Return the count that stands under *keys*, each inside the one before; None where that is no count."""
+    for key in keys:
+        numbers = numbers.get(key) if isinstance(numbers, dict) else None
+    return numbers if isinstance(numbers, int) and not isinstance(numbers, bool) and numbers >= 0 else None
+
+
+def least_limit(request: Mapping[str, Any], *names: str) -> int | None:
+    """Return the lowest output limit that a request names under any of *names*; None where it names none."""
+    given = [request.get(name) for name in names]
+    limits = [int(limit) for limit in given if isinstance(limit, int | float) and 0 <= limit < _NO_LIMIT]
+    return min(limits) if limits else None
+
+
+def times(value: Any) -> int:
+    """Read how often something is asked for; at least once."""
+    return value if isinstance(value, int) and value > 1 else 1
+
+
+def text_of(value: Any) -> str | None:
+    """Return *value* where it is a text that says something, else None."""
+    return value if isinstance(value, str) and value else None
+
+
+def model_of(request: Mapping[str, Any]) -> str | None:
+    """Return the model that a request names, else the default model in force."""
+    return text_of(request.get("model")) or default_model()
+
+
+def with_model(request: dict[str, Any], model: str | None, prefix: str) -> dict[str, Any]:
+    """Return the request with its model as the provider knows it: without the prefix of its own provider.
+
+    Args:
+        request: The request.
+        model: The model that `model_of` found for it.
+        prefix: The provider's prefix, such as ``"openai:"``.
+    """
+    bare = None if model is None else model.removeprefix(prefix)
+    return request if bare in {None, request.get("model")} else {**request, "model": bare}

@@ -1,0 +1,141 @@
+"""Signal handlers that raise in the middle of our operations: nothing stays locked, open or held, and sums agree.
+
+`Raises` visits, one after the other, every place at which CPython may run a handler: where a function begins, after
+a call of something written in C, and where a loop jumps back. After a call of a Python function it never does.
+"""
+
+import contextlib
+import contextvars
+import functools
+import inspect
+import threading
+
+import pytest
+
+import stepwarden as sw
+from stepwarden.core._leaf import get_leaf
+from tests.core.test_reentrancy import (
+    LOOK_UP,
+    Instants,
+    assert_consistent,
+    block,
+    decorated,
+    lose,
+    places,
+    record,
+    release,
+    settle,
+    stream,
+)
+
+
+class Interrupted(BaseException):
+    """Be what the signal handler raises."""
+
+
+def interrupt():
+    """Be the signal handler."""
+    raise Interrupted
+
+
+# What Python itself begins outside the `try` of a `with` statement: no library can come before that.
+BEFORE_ANY_TRY = {"__exit__", "__aexit__"}
+
+
+class Raises(Instants):
+    """Raise at the instant with the given number of all at which a signal handler could."""
+
+    def __init__(self, number):
+        super().__init__(number, interrupt)
+        self.into_python = set()
+        self.where = None
+
+    def trace(self, frame, event, arg):
+        if event == "call" and frame.f_code.co_name != "__init__" and not frame.f_code.co_flags & inspect.CO_GENERATOR:
+            self.into_python.add(frame.f_back)
+        if event == "opcode":
+            last = self.before.get(frame)
+            if last is not None and places(frame.f_code)[last][0].startswith("CALL") and frame in self.into_python:
+                self.before[frame] = None
+            self.into_python.discard(frame)
+        self.where = frame.f_code.co_qualname, frame.f_lineno, event
+        if event == "call" and frame.f_code.co_name in BEFORE_ANY_TRY:
+            self.left += 1
+        return super().trace(frame, event, arg)
+
+
+def in_another_thread(function):
+    """Call a function from another thread, and fail where it does not come back."""
+    thread = threading.Thread(target=sw.propagate(function), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "another thread found the runtime locked"
+
+
+OPERATIONS = {
+    "record": record,
+    "settle": settle,
+    "release": release,
+    "lose": lose,
+    "step": decorated,
+    "blocks": block,
+    "generator": stream,
+    "tool": LOOK_UP,
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_an_interrupt_at_any_instant_leaves_the_runtime_as_it_was(operation):
+    """A handler that raises at the k-th instant of an operation, for every k, leaves its scope in force and sums that agree."""
+    number, was_there = 1, True
+    while was_there:
+        where = None
+        with sw.Run(budget=sw.Budget(max_usd=1)) as run, sw.step("around") as around:
+            operation()
+            raises = Raises(number)
+            with contextlib.suppress(Interrupted), raises:
+                operation()
+            was_there = raises.left <= 0
+            where = number, raises.where
+            assert get_leaf() is around, where
+            in_another_thread(record)
+            operation()
+        assert around.status == "completed", where
+        assert_consistent(run, (around,))
+        number += 1
+    assert number > 10, "no instants were visited"
+
+
+@pytest.mark.parametrize("ending", ["settle", "release"])
+def test_a_waiter_is_served_whatever_raises_in_the_one_that_makes_room(ending):
+    """A caller that waits gets the room that another gives back, at whatever instant a handler raises in that."""
+    number, was_there = 1, True
+    while was_there:
+        served = threading.Event()
+
+        def wait_for_room(served=served):
+            with sw.reserve(input_tokens=10, timeout=20) as hold:
+                served.set()
+                hold.settle(output_tokens=0, input_tokens=1)
+
+        with sw.Run(budget=sw.Budget(max_input_tokens=30)) as run:
+            # Taken where this context does not know of it, or the other thread would not wait for it.
+            hold = contextvars.copy_context().run(sw.reserve(input_tokens=25).acquire)
+            ends = functools.partial(hold.settle, input_tokens=5, output_tokens=0)
+            if ending == "release":
+                ends = hold.release
+            thread = threading.Thread(target=sw.propagate(wait_for_room), daemon=True)
+            thread.start()
+            while not run.tree.waiting:
+                thread.join(0.001)
+            raises = Raises(number)
+            with contextlib.suppress(Interrupted), raises:
+                ends()
+            was_there = raises.left <= 0
+            with contextlib.suppress(sw.HoldClosedError):
+                ends()
+            assert served.wait(10), f"nobody was served after instant {number}, {raises.where}"
+            thread.join(20)
+        assert run.held == sw.Usage()
+        number += 1
+    assert number > 10, "no instants were visited"

@@ -1,0 +1,38 @@
+"""The faces that keep the contract."""
+
+import pytest
+
+from tests.integrations.contract.anthropic_faces import FACES as ANTHROPIC
+from tests.integrations.contract.openai_faces import FACES as OPENAI
+
+FACES = [*OPENAI, *ANTHROPIC]
+
+
+@pytest.fixture(params=FACES, ids=str)
+def face(request):
+    """Give each face in turn."""
+    return request.param
+
+
+@pytest.fixture(params=[face for face in FACES if face.has_output], ids=str)
+def speaking(request):
+    """Give each face in turn whose replies have output."""
+    return request.param
+
+
+@pytest.fixture(params=[face for face in FACES if face.streams], ids=str)
+def streaming(request):
+    """Give each face in turn that streams."""
+    return request.param
+
+
+@pytest.fixture(params=[face for face in FACES if face.is_async], ids=str)
+def awaited(request):
+    """Give each async face in turn."""
+    return request.param
+
+
+@pytest.fixture(params=[face for face in FACES if face.is_async and face.streams], ids=str)
+def awaited_stream(request):
+    """Give each async face in turn that streams."""
+    return request.param

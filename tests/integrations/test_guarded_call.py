@@ -1,0 +1,240 @@
+"""`guarded_call`: the contract of a call that is guarded by two functions of its user's."""
+
+import asyncio
+
+import pytest
+
+import stepwarden as sw
+from stepwarden.testing import assert_within_budget
+
+PRICES = {"m": {"input": 1_000_000, "output": 2_000_000}}
+
+
+class RefusedError(Exception):
+    """An error with a status, as SDKs have them."""
+
+    def __init__(self, status_code):
+        super().__init__(str(status_code))
+        self.status_code = status_code
+
+
+class Provider:
+    """Be a client that nobody has heard of: one token a character, in and out."""
+
+    def __init__(self):
+        self.calls = []
+        self.error = None
+
+    def complete(self, prompt, max_tokens=10, model="m"):
+        """Answer with as much as may be said."""
+        self.calls.append(max_tokens)
+        if self.error is not None:
+            raise self.error
+        return {"model": model, "read": len(prompt), "text": "x" * max_tokens}
+
+    def stream(self, prompt, max_tokens=10, model="m"):
+        """Answer a token at a time."""
+        self.calls.append(max_tokens)
+        for _ in range(max_tokens):
+            if self.error is not None:
+                raise self.error
+            yield {"model": model, "read": len(prompt), "text": "x"}
+
+
+def worst(prompt, max_tokens=10, model="m"):
+    """Estimate a call."""
+    return {"input_tokens": len(prompt), "output_tokens": max_tokens, "model": model}
+
+
+def used(reply):
+    """Read what a reply says, whole or in pieces."""
+    pieces = reply if isinstance(reply, list) else [reply]
+    said = sum(len(piece["text"]) for piece in pieces)
+    return {"input_tokens": pieces[0]["read"], "output_tokens": said, "model": pieces[0]["model"]}
+
+
+GUARD = sw.guarded_call(estimate=worst, settle=used, output_limit="max_tokens")
+
+
+def as_function(provider):
+    """Call it."""
+    return GUARD(provider.complete)
+
+
+def as_coroutine(provider):
+    """Await it."""
+
+    @GUARD
+    async def complete(prompt, max_tokens=10, model="m"):
+        await asyncio.sleep(0)
+        return provider.complete(prompt, max_tokens, model)
+
+    return lambda *args, **kwargs: asyncio.run(complete(*args, **kwargs))
+
+
+def as_generator(provider):
+    """Read it out."""
+    stream = GUARD(provider.stream)
+    return lambda *args, **kwargs: list(stream(*args, **kwargs))
+
+
+def as_async_generator(provider):
+    """Read it out in a loop."""
+
+    @GUARD
+    async def stream(prompt, max_tokens=10, model="m"):
+        for piece in provider.stream(prompt, max_tokens, model):
+            await asyncio.sleep(0)
+            yield piece
+
+    async def read_out(*args, **kwargs):
+        return [piece async for piece in stream(*args, **kwargs)]
+
+    return lambda *args, **kwargs: asyncio.run(read_out(*args, **kwargs))
+
+
+@pytest.fixture(params=[as_function, as_coroutine, as_generator, as_async_generator])
+def face(request):
+    """Give each kind of function in turn."""
+    return request.param
+
+
+def test_a_call_is_settled_by_what_it_used(face):
+    """What the user's function reads from the reply is charged, priced and recorded."""
+    provider = Provider()
+    with sw.Run(prices=PRICES) as run, sw.step("s"):
+        face(provider)("four")
+    (receipt,) = run.receipts
+    assert receipt.own == sw.Usage(input_tokens=4, output_tokens=10, cost_usd=24, calls=1)
+    assert receipt.model == "m"
+
+
+def test_a_refused_call_is_not_made(face):
+    """Without room for the least output the function is never called, and the error arrives unchanged."""
+    provider = Provider()
+    with sw.Run(budget=sw.Budget(max_tokens=4)), pytest.raises(sw.BudgetExceededError, match="no room in max_tokens"):
+        face(provider)("four")
+    assert provider.calls == []
+
+
+def test_the_granted_limit_is_written_into_the_call(face):
+    """The limit that was granted replaces the caller's, and without a token or USD limit the call is not touched."""
+    provider = Provider()
+    call = face(provider)
+    for budget in (sw.Budget(max_output_tokens=3), sw.Budget(max_calls=3), None):
+        with sw.Run(budget=budget) as run:
+            call("four", max_tokens=8)
+        assert_within_budget(run)
+    with sw.Run(budget=sw.Budget(max_output_tokens=3)):
+        call("four", 8)
+    with sw.Run(budget=sw.Budget(max_output_tokens=3)):
+        call("four")
+    assert provider.calls == [3, 8, 8, 3, 3]
+
+
+@pytest.mark.parametrize(("status", "uncertain"), [(429, 0), (400, 0), (503, 0), (500, 10), (502, 10)])
+def test_a_failed_call_means_what_its_status_says(face, status, uncertain):
+    """The table of failures holds for any error that carries a status."""
+    provider = Provider()
+    provider.error = RefusedError(status)
+    with sw.Run(budget=sw.Budget(max_tokens=100)) as run, pytest.raises(RefusedError):
+        face(provider)("four")
+    assert run.uncertain.output_tokens == uncertain
+    assert run.total.calls == (uncertain > 0)
+
+
+def test_a_reply_is_given_back_although_it_passes_a_limit():
+    """What was paid for is returned, the excess is overshoot, and the next call is refused."""
+    called = sw.guarded_call(
+        estimate=lambda: {"input_tokens": 1, "output_tokens": 1},
+        settle=lambda reply: {"input_tokens": 1, "output_tokens": 50},
+    )(lambda: "paid for")
+    with sw.Run(budget=sw.Budget(max_tokens=10)) as run:
+        assert called() == "paid for"
+        with pytest.raises(sw.BudgetExceededError):
+            called()
+    assert run.overshoot.total_tokens == 41
+
+
+def test_a_stream_that_is_left_is_counted_from_what_arrived():
+    """Closed early, a stream is settled by what it has yielded, as an estimate."""
+    stream = GUARD(Provider().stream)
+    with sw.Run(budget=sw.Budget(max_tokens=100)) as run:
+        reading = stream("four")
+        next(reading)
+        next(reading)
+        reading.close()
+        assert (run.held, run.total.output_tokens, run.total.estimated_calls) == (sw.Usage(), 2, 1)
+
+
+def test_a_call_whose_use_is_not_known_is_uncertain():
+    """Where `settle` returns None the input is charged as estimated, and the rest stays aside."""
+    called = sw.guarded_call(estimate=worst, settle=lambda reply: None)(Provider().complete)
+    with sw.Run() as run:
+        called("four")
+        assert (run.total.input_tokens, run.uncertain.output_tokens) == (4, 10)
+
+
+def test_a_guarded_client_inside_adopts_the_hold():
+    """A guarded call inside a guarded call reserves and settles once."""
+    inner = GUARD(Provider().complete)
+    outer = GUARD(lambda prompt, max_tokens=10, model="m": inner(prompt, max_tokens=max_tokens, model=model))
+    with sw.Run(budget=sw.Budget(max_calls=1)) as run:
+        outer("four")
+    assert (run.total.calls, run.total.output_tokens) == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "settle", "message"),
+    [
+        (lambda: 5, lambda reply: None, "estimate must return a mapping with input_tokens, not 5"),
+        (lambda: {"output_tokens": 5}, lambda reply: None, "estimate must return input_tokens"),
+        (lambda: {"input_tokens": 5, "max_tokens": 5}, lambda reply: None, "unknown key 'max_tokens'"),
+        (lambda: {"input_tokens": 5}, lambda reply: {"input_tokens": 5}, "settle must return output_tokens"),
+        (lambda: {"input_tokens": 5}, lambda reply: 5, "settle must return a mapping"),
+    ],
+)
+def test_what_the_users_functions_return_is_checked(estimate, settle, message):
+    """A wrong estimate is an error before the call, a wrong settlement one after it, which stays uncertain."""
+    called = sw.guarded_call(estimate=estimate, settle=settle)(lambda: "reply")
+    with sw.Run() as run:
+        with pytest.raises(TypeError, match=message):
+            called()
+        assert run.held == sw.Usage()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"estimate": 5, "settle": used}, r"guarded_call\.estimate must be callable, not 5"),
+        ({"estimate": worst, "settle": None}, r"guarded_call\.settle must be callable, not None"),
+        ({"estimate": worst, "settle": used, "output_limit": ""}, "output_limit"),
+        ({"estimate": worst, "settle": used, "output_limit": "max"}, "takes no argument 'max'; it takes prompt"),
+    ],
+)
+def test_a_bad_declaration_is_refused(given, message):
+    """A bad argument of `guarded_call` is a DefinitionError that names it."""
+    with pytest.raises(sw.DefinitionError, match=message):
+        sw.guarded_call(**given)(Provider().complete)
+
+
+def test_parallel_callers_never_pass_the_limit(face):
+    """64 callers use at least 95 % of a limit, and nothing more."""
+    provider = Provider()
+    call = face(provider)
+
+    async def caller():
+        while True:
+            try:
+                await asyncio.to_thread(call, "four", 6)
+            except sw.BudgetExceededError:
+                return
+
+    async def scenario():
+        with sw.Run(budget=sw.Budget(max_tokens=1_000)) as run:
+            await asyncio.gather(*(caller() for _ in range(64)))
+        return run
+
+    run = asyncio.run(scenario())
+    assert 950 <= run.total.total_tokens <= 1_000
+    assert run.held == sw.Usage()
