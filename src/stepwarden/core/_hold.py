@@ -101,7 +101,7 @@ class Hold:
         """Whether less output was granted than asked."""
         return self.output_tokens < self.asked_output
 
-    def settle(  # noqa: C901 - the hot path is written out
+    def settle(
         self,
         *,
         input_tokens: int | None = None,
