@@ -40,7 +40,7 @@ from .core.errors import (
     UnscopedCallWarning,
     WouldBlockError,
 )
-from .integrations import guard, guarded_call, install, uninstall
+from .integrations import Reply, guard, guarded_call, install, llm_call, llm_call_async, uninstall
 from .prices import lookup as _lookup
 from .telemetry import TELEMETRY as _TELEMETRY
 from .telemetry import watch_spans as _watch_spans
@@ -82,6 +82,7 @@ __all__ = [
     "ReceiptError",
     "ReplaceArgs",
     "ReplaceOutput",
+    "Reply",
     "Reservation",
     "ReserveTimeoutError",
     "Run",
@@ -112,6 +113,8 @@ __all__ = [
     "guarded_call",
     "hooks",
     "install",
+    "llm_call",
+    "llm_call_async",
     "persona",
     "persona_from_dict",
     "propagate",

@@ -40,10 +40,10 @@ ERRORS = {
     "ManifestError": ValueError,
     "LedgerError": Exception,
 }
-LATER = ("Account", "PostgresLedger", "llm_call", "llm_call_async")
-ARRIVING = ("guard", "guarded_call", "install", "uninstall", "__version__")
+LATER = ("Account", "PostgresLedger")
+ARRIVING = ("guard", "guarded_call", "install", "llm_call", "llm_call_async", "uninstall", "__version__")
 # What the design names in prose or implies: the types of what receipts and definitions carry.
-BESIDE = ("hooks", "CallRecord", "ToolRecord", "ReceiptError", "ToolDefinition")
+BESIDE = ("Reply", "hooks", "CallRecord", "ToolRecord", "ReceiptError", "ToolDefinition")
 
 SCOPE = (
     "id", "parent", "name", "function", "persona", "model", "policy", "budget", "own", "total", "held", "uncertain",

@@ -62,7 +62,7 @@ def test_the_key_that_is_given_decides():
     assert (with_key.signed, without.signed, by_another.signed) == (True, None, False)
     assert with_key.claim == "they are intact and complete, as the holder of the key has signed them"
     assert without.claim.startswith("only integrity is claimed")
-    assert by_another.claim == "they are not what was recorded"
+    assert by_another.claim == "they fit together, and are not what the holder of the key has signed"
     assert str(by_another.findings[0]).startswith("forged: signed with another key, ")
 
 

@@ -71,8 +71,9 @@ def record_usage(
     extra = None
     if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
         used = model or default_model()
+        rates = scope.run.rates(used) if cost is None else None
         counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
-        cost, extra, error = measure(scope, used, cost, scope.run.rates(used), *counts, estimated=estimated)
+        cost, extra, error = measure(scope, used, cost, rates, *counts, estimated=estimated)
     tree = scope.tree
     with tree.lock:
         owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)

@@ -46,7 +46,7 @@ class Reservation:
     _input: int
     _output: int
     _min_output: int
-    _cost: Money | None
+    _cost: int | None
     _model: str | None
     _wait: bool
     _timeout: float | None
@@ -96,7 +96,12 @@ class Reservation:
         if hold.scope is not None and hold.scope.run.journal is not None:
             run_sync(secure(hold, hold.scope.run.journal), blocks=True)
         self._blocks.append(hold)
-        return _in_context(hold)
+        previous = get_hold()
+        while previous is not None and previous.state is not OPEN:
+            previous = previous.previous
+        hold.previous = previous
+        set_hold(hold)
+        return hold
 
     async def __aenter__(self) -> Hold:
         hold = await self._acquire_in_task()
@@ -107,15 +112,11 @@ class Reservation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         blocks = self._blocks
-        hold = get_hold()
-        if hold is None or len(blocks) != 1 or blocks[0] is not hold:
+        if len(blocks) != 1 or blocks[0].state is OPEN:
             self._leave()
-            return
-        # The common case: the only block, left where it was entered.
-        blocks.remove(hold)
-        if hold.state is OPEN:
-            hold.leave()
-        set_hold(hold.previous)
+        else:
+            # The common case: the only block, and its hold is over. Its context keeps it until it takes the next.
+            blocks.clear()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -139,7 +140,7 @@ class Reservation:
             set_hold(hold.previous)
 
     def _describe(self) -> Hold:
-        fixed = None if self._cost is None else picodollars(self._cost, "cost_usd")
+        fixed = self._cost
         model = self._model
         scope = get_leaf()
         if scope is None or scope.status is not None:
@@ -164,15 +165,24 @@ class Reservation:
     def _obtain(self) -> Hold:
         """Take the hold if everything fits and nobody waits, which is the common case; else leave it pending."""
         scope = get_leaf()
-        if self._cost is None or scope is None or scope.status is not None:
+        cost = self._cost
+        if cost is None or scope is None or scope.status is not None:
             hold = self._describe()
             scope = hold.scope
             if scope is None:
                 return hold
             cost = hold.cost_of(hold.output_tokens)
         else:
-            cost = picodollars(self._cost, "cost_usd")
-            hold = Hold(scope, self._input, self._output, self._min_output, cost, self._model, None)
+            # As `Hold.__init__` does it, which costs as much again as all of this.
+            hold = _new(Hold)
+            hold.scope = hold.keeper = scope
+            hold.input_tokens = self._input
+            hold.output_tokens = hold.asked_output = self._output
+            hold.min_output = self._min_output
+            hold.fixed_cost = cost
+            hold.model = self._model
+            hold.rates = None
+            hold.state = PENDING
         tree = scope.tree
         with tree.lock:
             if not tree.waiting:
@@ -180,7 +190,7 @@ class Reservation:
                     hold.register(scope)
                 else:
                     scope.holds.add(hold)
-                if set_aside(scope.meter or meter_of(scope), hold, hold.output_tokens, cost) is not None:
+                if set_aside(scope.meter or meter_of(scope), hold, self._output, cost) is not None:
                     hold.let_go()
         return hold
 
@@ -384,7 +394,7 @@ def reserve(
     made._input = input_tokens
     made._output = output_tokens
     made._min_output = min_output_tokens
-    made._cost = cost_usd
+    made._cost = None if cost_usd is None else picodollars(cost_usd, "cost_usd")
     made._model = model
     made._wait = wait
     made._timeout = timeout

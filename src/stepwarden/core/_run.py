@@ -59,7 +59,8 @@ class Run(Scope):
         name: What messages call it.
         ledger: Where what it leaves is kept, besides the newest receipts in memory; None for that of the run around,
             or of `configure`.
-        sign: The file of a private key that the end of its records is signed with, for a ledger that keeps records.
+        sign: The file of a private key that the end of its records is signed with, for a ledger that keeps records;
+            None for that of the run around, in the same ledger.
 
     Raises:
         DefinitionError: If an argument cannot be right.
@@ -123,6 +124,8 @@ class Run(Scope):
         around_hooks: Hooks = settings.hooks if parent is None else parent.run.hooks
         self.hooks: Hooks = around_hooks if self._own_hooks is None else self._own_hooks
         self.ledger: Ledger = self._own_ledger or self._ledger_around(parent)
+        if self.sign is None and parent is not None and parent.run.ledger is self.ledger:
+            self.sign = parent.run.sign
         self.audience: Hooks | type[Watched] = self.hooks
         self.watchers: tuple[Watcher, ...] = ()
 

@@ -135,10 +135,10 @@ class Scope:
             if meter is None:
                 return Usage()
             return Usage(
-                input_tokens=meter.aside_input,
+                input_tokens=meter.aside("max_input_tokens"),
                 output_tokens=meter.aside_output - extra.uncertain_output,
                 cost_usd=dollars(meter.aside_cost - extra.uncertain_cost),
-                calls=meter.aside_calls,
+                calls=meter.aside("max_calls"),
             )
 
     @property
@@ -265,7 +265,7 @@ class Scope:
                 return
             self.limits = limits = Limits(replace(old, **given))
             if self.meter is not None:
-                self.meter.limits = limits
+                self.meter.put_under(limits)
             changes = ", ".join(f"{name} {getattr(old, name)} -> {value}" for name, value in given.items())
             self.make_detail().warnings.append(f"budget extended: {changes}")
             look(self)

@@ -174,9 +174,7 @@ class _Follower:
         if one.wrong is not None:
             yield Finding(Tampering.EDITED, one.seq, one.kind, one.wrong)
         elif self._bases and one.head not in computed and self._heads.isdisjoint(computed):
-            detail = (
-                "it does not lead to the head beside it: one of the two was changed, or both of the record before it"
-            )
+            detail = "it does not lead from the head before it to the one beside it"
             yield Finding(Tampering.EDITED, one.seq, one.kind, detail)
         # If the record was changed, the next one stands on the head that is stored; if the head was, on the true one.
         self._bases = (one.head, *computed)

@@ -18,6 +18,9 @@ class Tampering(StrEnum):
     FORGED = "forged"
 
 
+_OF_SIGNATURES = frozenset({Tampering.UNSIGNED, Tampering.FORGED})
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Name one thing that is wrong.
@@ -65,8 +68,10 @@ class Verdict:
     @property
     def claim(self) -> str:
         """What may be said of the records, in one sentence."""
-        if self.findings:
+        if any(finding.what not in _OF_SIGNATURES for finding in self.findings):
             return "they are not what was recorded"
+        if self.findings:
+            return "they fit together, and are not what the holder of the key has signed"
         if self.signed:
             return "they are intact and complete, as the holder of the key has signed them"
         return "only integrity is claimed: they fit together, but no public key was given to tell who wrote them"

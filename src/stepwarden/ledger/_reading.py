@@ -106,6 +106,15 @@ class Reading:
         with self._sound():
             return _run_row(found[0])
 
+    def children(self, run: str) -> tuple[RunRow, ...]:
+        """Return the runs that were opened inside a run, oldest first.
+
+        Args:
+            run: The id of the run.
+        """
+        query = f"SELECT {_RUN_COLUMNS} FROM runs WHERE parent = ? ORDER BY number"  # noqa: S608 - a constant
+        return tuple(_run_row(row) for row in self._all(query, (run,)))
+
     def receipts(
         self, chosen: ReceiptFilter | None = None, *, limit: int = 50, after: Cursor | None = None
     ) -> tuple[ReceiptRow, ...]:
@@ -157,6 +166,18 @@ class Reading:
                 yield StoredRecord(at & _SEQ_MASK, data, head)
             if len(found) < _ROWS_AT_ONCE:
                 return
+
+    def last_records(self, run: str, limit: int) -> tuple[StoredRecord, ...]:
+        """Return the last records of a run, the last one first.
+
+        Args:
+            run: The id of the run.
+            limit: The most of them.
+        """
+        start = self.run(run).number << SEQ_BITS
+        query = "SELECT key, data, head FROM records WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT ?"
+        found = self._all(query, (start, start + _SEQ_MASK, limit))
+        return tuple(StoredRecord(key & _SEQ_MASK, data, head) for key, data, head in found)
 
     def columns(self, run: str) -> Iterator[tuple[Any, ...]]:
         """Give what stands beside a run's receipts to look them up by, in order.

@@ -312,6 +312,21 @@ def _call_of(call: list[Any]) -> CallRecord:
     )
 
 
+def usage_of(fields: Mapping[str, Any]) -> Usage:
+    """Return the usage that a field of a record tells of.
+
+    Args:
+        fields: The field.
+
+    Raises:
+        LedgerError: If it is none.
+    """
+    try:
+        return _usage_of("usage", msgspec.convert(fields, Spent))
+    except msgspec.ValidationError as error:
+        raise errors.LedgerError(f"it is no usage: {error}") from None
+
+
 def _usage_of(path: str, spent: Spent | None) -> Usage:
     if spent is None:
         return _NOTHING

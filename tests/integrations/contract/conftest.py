@@ -2,10 +2,7 @@
 
 import pytest
 
-from tests.integrations.contract.anthropic_faces import FACES as ANTHROPIC
-from tests.integrations.contract.openai_faces import FACES as OPENAI
-
-FACES = [*OPENAI, *ANTHROPIC]
+from tests.integrations.contract.faces import FACES
 
 
 @pytest.fixture(params=FACES, ids=str)

@@ -1,6 +1,6 @@
 """What the contract asks of an integration: one `Face` for each API, with a sync or async client, streamed or not.
 
-A new integration is one more file that makes faces, and one more line in `conftest.py`.
+A new integration is one more file that makes faces, and one more line in `faces.py`.
 """
 
 import asyncio
@@ -30,16 +30,22 @@ class Face:
 
     sdk: ClassVar[str | None] = None
     """What `install` calls it; None where it cannot be installed."""
+    prefix: ClassVar[str | None] = None
+    """What its provider is called before a model's name; None: as the SDK."""
     errors: ClassVar[tuple[type[BaseException], ...]] = ()
     """What the SDK raises for calls that fail, or replies that it cannot read."""
     min_output = 1
     """The least output limit that the API takes."""
     has_output = True
     """Whether replies have output tokens, which a limit bounds."""
+    reads_ahead = False
+    """Whether opening a stream reads what it begins with."""
+    needs_usage = False
+    """Whether it cannot read a stream that reports no usage."""
     names_limit = False
     """Whether the API refuses a request that names no output limit."""
-    reports_cache = True
-    """Whether replies report what was read from a cache."""
+    is_on_local_model = True
+    """Whether the real local model's server speaks the API."""
 
     def __str__(self):
         return self.name
