@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ._budget import in_units
 from ._money import format_usd
 from ._tally import Extra
-from .errors import BudgetExceededError
+from .errors import BudgetExceededError, ReserveTimeoutError
 
 if TYPE_CHECKING:
     from ._hold import Hold
@@ -306,3 +306,14 @@ def budget_error(
     choice = "give it another error_boundary" if scope.kind == "step" else "catch the error"
     error.add_note(f"to spend more, raise {limit} of {scope.kind} `{scope.name}`; to go on without, {choice}")
     return error
+
+
+def timed_out(scope: Scope, limit: str, waited: float) -> ReserveTimeoutError:
+    """Make the error for a call that waited for other calls' holds for as long as it may, *waited* in seconds."""
+    return ReserveTimeoutError(
+        f"{scope.kind} `{scope.name}` has no room in {limit} now: other calls hold it (waited {waited:.3g}s)",
+        waited=waited,
+        scope_kind=scope.kind,
+        scope_name=scope.name,
+        limit=limit,
+    )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._accounting import at_least_0, check_timeout, has_usd_limit, unpriced
-from ._charge import budget_error, set_aside, show
+from ._charge import budget_error, set_aside, show, timed_out
 from ._durable import secure
 from ._firing import run_async, run_sync
 from ._hold import OPEN, PENDING, Hold, context_hold, get_hold, set_hold
@@ -20,7 +20,7 @@ from ._queue import Waiter, admit, park, withdraw
 from ._settings import meet_unscoped, settings
 from ._tree import runs_event_loop
 from ._watch import tell_refused, tell_waited
-from .errors import ReserveTimeoutError, RunClosedError, StepwardenError, WouldBlockError
+from .errors import RunClosedError, StepwardenError, WouldBlockError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -202,7 +202,7 @@ class Reservation:
                 if blocked is None:
                     return None
                 if not self._wait or (self._timeout is not None and self._timeout <= 0):
-                    raise _timed_out(*blocked, 0.0)
+                    raise timed_out(*blocked, 0.0)
                 waiter = Waiter(hold)
                 arm(waiter)
                 park(waiter, *blocked)
@@ -279,7 +279,7 @@ class Reservation:
                     reason="deadline",
                 )
             assert waiter.parked is not None
-            raise _timed_out(waiter.parked, waiter.limit, waited)
+            raise timed_out(waiter.parked, waiter.limit, waited)
 
 
 def _in_context(hold: Hold) -> Hold:
@@ -341,16 +341,6 @@ def take_out(waiter: Waiter) -> None:
     """Take out a caller that stopped waiting."""
     with waiter.hold.tree.lock:
         withdraw(waiter)
-
-
-def _timed_out(scope: Scope, limit: str, waited: float) -> StepwardenError:
-    return ReserveTimeoutError(
-        f"{scope.kind} `{scope.name}` has no room in {limit} now: other calls hold it (waited {waited:.3g}s)",
-        waited=waited,
-        scope_kind=scope.kind,
-        scope_name=scope.name,
-        limit=limit,
-    )
 
 
 def reserve(

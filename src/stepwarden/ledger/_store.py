@@ -22,6 +22,7 @@ DURABILITIES = {"full": "FULL", "process": "NORMAL"}
 """What is asked for, and what SQLite calls it."""
 _BUSY_SECONDS = 30
 _MOST_UNLISTED = 512
+_PAGES_IN_LOG = 4_000
 Listed = tuple[int, bytes]
 """A receipt by the key of its record, and the record."""
 _TRIES_TO_SWITCH = 200
@@ -59,6 +60,8 @@ def open_database(path: Path, durability: str) -> sqlite3.Connection:
         _switch_to_wal(database, path)
         prepare(database, str(path))
         database.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
+        # Pages that are written again and again are copied into the file less often.
+        database.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_IN_LOG}")
     except BaseException as error:
         database.close()
         if isinstance(error, sqlite3.Error | UnicodeDecodeError):
