@@ -319,3 +319,69 @@ def test_a_finaliser_inside_a_commit_does_not_wait_for_itself(path, monkeypatch)
             pass
     assert sorted(one.name for one in run.receipts) == ["generate", "s"]
     assert kinds_in(path).count("receipt") == 2
+
+
+def test_a_call_whose_run_ends_meanwhile_is_not_released(path, commits):
+    """Where a run ends while one of its calls waits to be durable and cannot be, the call stays uncertain: nobody releases it."""
+    with sw.SQLiteLedger(path) as ledger:
+        run = sw.Run(ledger=ledger)
+        run.__enter__()
+        ledger._engine.writer.wait()
+        commits.gate = threading.Event()
+        commits.failure = sqlite3.OperationalError("disk I/O error")
+        caught = []
+
+        def acquire():
+            with pytest.raises(sw.LedgerError) as error:
+                sw.reserve(input_tokens=1, output_tokens=5, cost_usd=1).acquire()
+            caught.append(error)
+
+        waiting = threading.Thread(target=sw.propagate(acquire))
+        waiting.start()
+        commits.is_held_up.wait()
+        run.close(sw.Status.COMPLETED)
+        commits.gate.set()
+        waiting.join()
+        commits.failure = None
+        run.__exit__(None, None, None)
+        assert len(caught) == 1
+        assert run.uncertain.output_tokens == 5
+    assert [one.get("outcome") for one in records_in(path)][-2:] == ["uncertain", None]
+
+
+def test_an_end_that_was_cut_short_is_made_up_for(path, monkeypatch):
+    """A step whose end a signal handler cut short has its receipt in the ledger once, when its run ends."""
+    with sw.SQLiteLedger(path) as ledger, sw.Run(ledger=ledger) as run:
+        original = run.journal.closed
+
+        def interrupted(scope):
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        scope = sw.step("cut short").__enter__()
+        monkeypatch.setattr(run, "keep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            scope.close(sw.Status.COMPLETED)
+        assert run.receipts == ()
+        assert original == run.journal.closed
+        noted = sw.step("cut later").__enter__()
+        noted.close(sw.Status.COMPLETED)
+        run.tree.open[noted.serial] = noted  # as if it had been cut short after it was noted
+    assert sorted(one.name for one in run.receipts) == ["cut later", "cut short"]
+    assert kinds_in(path).count("receipt") == 2
+
+
+def test_a_run_can_be_signed(path, tmp_path):
+    """With `sign`, the run's end is signed, and what comes late is signed anew."""
+    from stepwarden.ledger._sign import read_public_key, write_keys
+    from stepwarden.ledger._stored import verify_run
+
+    private, public = write_keys(tmp_path / "key")
+    with sw.SQLiteLedger(path) as ledger:
+        with sw.Run(ledger=ledger, sign=private) as run, sw.step("s"):
+            record_late = sw.propagate(sw.record_usage)
+        for _ in range(2):
+            with ledger.read() as reading:
+                verdict = verify_run(reading, run.id, read_public_key(public))
+            assert (verdict.findings, verdict.signed) == ((), True)
+            record_late("m", input_tokens=1)

@@ -223,3 +223,14 @@ def test_a_ledger_is_nothing_to_be_copied_into_a_run(ledger):
     for wrong in ("ledger.db", 5, sw.MemoryLedger, copy.copy):
         with pytest.raises(sw.DefinitionError, match=r"run\.ledger"):
             sw.Run(ledger=wrong)
+
+
+def test_a_key_must_be_a_path_of_one(ledger):
+    """What is to sign a run is the path of a key file: anything else is named, and so is a file without a key."""
+    for wrong in (5, "", b"key"):
+        with pytest.raises(sw.DefinitionError, match=r"run\.sign"):
+            sw.Run(ledger=ledger, sign=wrong)
+    run = sw.Run(ledger=ledger, sign="/nowhere/key")
+    with pytest.raises(sw.StepwardenError, match=r"sign|key"), run:
+        pass
+    assert ledger.latest(1) == ()
