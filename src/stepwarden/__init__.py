@@ -1,5 +1,7 @@
 """A per-step runtime for LLM agents: budgets that hold under concurrency, policies that only narrow, receipts."""
 
+import typing as _typing
+
 from .core._boundary import ErrorBoundary
 from .core._budget import Budget, Usage
 from .core._definition import PersonaDefinition, Stage, StepDefinition
@@ -38,11 +40,14 @@ from .core.errors import (
     UnscopedCallWarning,
     WouldBlockError,
 )
-from .integrations import guard, guarded_call, install, uninstall
+from .integrations import Reply, guard, guarded_call, install, llm_call, llm_call_async, uninstall
 from .prices import lookup as _lookup
 from .telemetry import TELEMETRY as _TELEMETRY
 from .telemetry import watch_spans as _watch_spans
 from .telemetry import watch_utilization as _watch_utilization
+
+if _typing.TYPE_CHECKING:
+    from .ledger import SQLiteLedger
 
 # Where the core meets its price list; that list loads when the first model is looked up.
 _settings.look_up_price = _lookup
@@ -77,10 +82,12 @@ __all__ = [
     "ReceiptError",
     "ReplaceArgs",
     "ReplaceOutput",
+    "Reply",
     "Reservation",
     "ReserveTimeoutError",
     "Run",
     "RunClosedError",
+    "SQLiteLedger",
     "ScopeOrderError",
     "SideEffect",
     "Stage",
@@ -106,6 +113,8 @@ __all__ = [
     "guarded_call",
     "hooks",
     "install",
+    "llm_call",
+    "llm_call_async",
     "persona",
     "persona_from_dict",
     "propagate",
@@ -121,9 +130,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> _typing.Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("stepwarden")
+    if name == "SQLiteLedger":
+        from .ledger import SQLiteLedger
+
+        return SQLiteLedger
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

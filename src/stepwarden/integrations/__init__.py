@@ -3,5 +3,6 @@
 from ._guard import guard
 from ._guarded_call import guarded_call
 from ._install import install, uninstall
+from ._llm import Reply, llm_call, llm_call_async
 
-__all__ = ["guard", "guarded_call", "install", "uninstall"]
+__all__ = ["Reply", "guard", "guarded_call", "install", "llm_call", "llm_call_async", "uninstall"]

@@ -31,16 +31,35 @@ def guard(client: C, *, allow: Iterable[str] = ()) -> C:
         TypeError: If no integration knows the client, or it cannot be copied.
         DefinitionError: If *allow* names what no API has, or would widen what the client is guarded with.
     """
-    for kind in type(client).__mro__:
-        if kind.__module__.partition(".")[0] == "openai" and kind.__name__ in {"OpenAI", "AsyncOpenAI"}:
-            from . import openai
+    sdk = _sdk_of(client)
+    if sdk == "openai":
+        from . import openai
 
-            return openai.guard_openai(client, parse_allow(allow, openai.ALLOWABLE))
-        if kind.__module__.partition(".")[0] == "anthropic" and kind.__name__ in {"SyncAPIClient", "AsyncAPIClient"}:
-            from . import anthropic
+        return openai.guard_openai(client, parse_allow(allow, openai.ALLOWABLE))
+    if sdk == "anthropic":
+        from . import anthropic
 
-            return anthropic.guard_anthropic(client, parse_allow(allow, anthropic.ALLOWABLE))
+        return anthropic.guard_anthropic(client, parse_allow(allow, anthropic.ALLOWABLE))
     raise TypeError(
         "guard() takes an openai.OpenAI, openai.AsyncOpenAI, anthropic.Anthropic or anthropic.AsyncAnthropic, "
-        f"not {type(client).__name__}; reserve what any other client sends by hand, with `with reserve(...)`"
+        f"not {type(client).__name__}; reserve what another client sends with guarded_call(...) or reserve(...)"
     )
+
+
+def is_guardable(client: object) -> bool:
+    """Tell whether `guard` takes a client."""
+    return _sdk_of(client) is not None
+
+
+_CLIENTS = {
+    "openai": frozenset({"OpenAI", "AsyncOpenAI"}),
+    "anthropic": frozenset({"SyncAPIClient", "AsyncAPIClient"}),
+}
+
+
+def _sdk_of(client: object) -> str | None:
+    for kind in type(client).__mro__:
+        sdk = kind.__module__.partition(".")[0]
+        if kind.__name__ in _CLIENTS.get(sdk, ()):
+            return sdk
+    return None

@@ -30,12 +30,18 @@ class Face:
 
     sdk: ClassVar[str | None] = None
     """What `install` calls it; None where it cannot be installed."""
+    prefix: ClassVar[str | None] = None
+    """What its provider is called before a model's name; None: as the SDK."""
     errors: ClassVar[tuple[type[BaseException], ...]] = ()
     """What the SDK raises for calls that fail, or replies that it cannot read."""
     min_output = 1
     """The least output limit that the API takes."""
     has_output = True
     """Whether replies have output tokens, which a limit bounds."""
+    reads_ahead = False
+    """Whether opening a stream reads what it begins with."""
+    needs_usage = False
+    """Whether it cannot read a stream that reports no usage."""
     names_limit = False
     """Whether the API refuses a request that names no output limit."""
     is_on_local_model = True

@@ -2,5 +2,6 @@
 
 from tests.integrations.contract.anthropic_faces import FACES as ANTHROPIC
 from tests.integrations.contract.openai_faces import FACES as OPENAI
+from tests.integrations.contract.pydantic_ai_faces import FACES as PYDANTIC_AI
 
-FACES = (*OPENAI, *ANTHROPIC)
+FACES = (*OPENAI, *ANTHROPIC, *PYDANTIC_AI)

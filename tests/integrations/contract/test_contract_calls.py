@@ -212,7 +212,10 @@ def test_the_steps_default_model_is_used_where_the_call_names_none(server, face)
 
     async def scenario():
         async with face.client(server) as client:
-            with sw.Run(prices=PRICES, budget=sw.Budget(max_usd=1_000)) as run, sw.step("s", model=f"{face.sdk}:m"):
+            with (
+                sw.Run(prices=PRICES, budget=sw.Budget(max_usd=1_000)) as run,
+                sw.step("s", model=f"{face.prefix or face.sdk}:m"),
+            ):
                 await face.ask(client, model=None)
                 await face.ask(client, model="m")
         return run.receipts[0]

@@ -1,0 +1,150 @@
+"""`llm_call`: one call of the step's own model, guarded, for who needs no SDK of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from stepwarden.core._budget import Usage
+from stepwarden.core._leaf import default_model
+from stepwarden.core.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from pydantic_ai.messages import ModelMessage, ModelResponse
+    from pydantic_ai.models import Model
+    from pydantic_ai.settings import ModelSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Be what a model replied.
+
+    Args:
+        text: What it said.
+        model: The model that answered, or None where the reply does not say.
+        usage: The tokens that it reports; what it cost is on the step's receipt.
+        finish_reason: Why it ended, such as ``"stop"`` or ``"length"``; None where the reply does not say.
+    """
+
+    text: str
+    model: str | None
+    usage: Usage
+    finish_reason: str | None
+
+
+def llm_call(
+    prompt: str,
+    *,
+    system: str | None = None,
+    model: str | Model | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    timeout: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Reply:
+    """Ask a model once, under the budget of the step around: by default the step's own model.
+
+    It goes through pydantic-ai (extra ``llm``), and is guarded like any other call.
+
+    Args:
+        prompt: What is asked.
+        system: The instructions, or None.
+        model: The model as pydantic-ai names it, ``"provider:model"``, or a model of pydantic-ai's; None: the step's.
+        max_tokens: The most output, in tokens; None: what the step assumes, where a limit is in force.
+        temperature: The temperature, or None for the model's own.
+        timeout: The longest that the request may take, in seconds, or None.
+        settings: Further settings of pydantic-ai's.
+
+    Returns:
+        The reply.
+
+    Raises:
+        BudgetExceededError: If the budget has no room for it; then nothing is sent.
+        DefinitionError: If no model is named anywhere.
+        ImportError: If the extra is not installed.
+    """
+    _require()
+    from pydantic_ai.direct import model_request_sync
+
+    named = {"max_tokens": max_tokens, "temperature": temperature, "timeout": timeout}
+    messages, given = _asked(prompt, system, settings, named)
+    return _read(model_request_sync(_resolved(model, None), messages, model_settings=given))
+
+
+async def llm_call_async(
+    prompt: str,
+    *,
+    system: str | None = None,
+    model: str | Model | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 - the request's own, which the provider's client keeps
+    settings: Mapping[str, Any] | None = None,
+) -> Reply:
+    """Ask a model once like `llm_call`, without blocking the event loop."""
+    _require()
+    from pydantic_ai.direct import model_request
+
+    named = {"max_tokens": max_tokens, "temperature": temperature, "timeout": timeout}
+    messages, given = _asked(prompt, system, settings, named)
+    asked = _resolved(model, asyncio.get_running_loop())
+    return _read(await model_request(asked, messages, model_settings=given))
+
+
+def _require() -> None:
+    try:
+        import pydantic_ai  # noqa: F401
+    except ImportError as missing:
+        raise ImportError(
+            "llm_call needs pydantic-ai, which is not installed; install it with: pip install 'stepwarden[llm]'"
+        ) from missing
+
+
+# A client's connections belong to one event loop; None stands for the one that sync calls share.
+_by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Model]] = weakref.WeakKeyDictionary()
+_sync: dict[str, Model] = {}
+
+
+def _resolved(model: str | Model | None, loop: asyncio.AbstractEventLoop | None) -> Model:
+    from .pydantic_ai import GuardedModel
+
+    named = model or default_model()
+    if named is None:
+        raise DefinitionError("llm_call: no model is named, and no step or persona around declares one; give model=...")
+    if not isinstance(named, str):
+        return GuardedModel(named)
+    known = _sync if loop is None else _by_loop.setdefault(loop, {})
+    if named not in known:
+        known[named] = GuardedModel(named)
+    return known[named]
+
+
+def _asked(
+    prompt: str, system: str | None, settings: Mapping[str, Any] | None, named: Mapping[str, Any]
+) -> tuple[list[ModelMessage], ModelSettings]:
+    from pydantic_ai.messages import ModelRequest
+
+    if not isinstance(prompt, str):
+        raise TypeError(f"prompt must be a str, not {prompt!r}")
+    given = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
+    return [ModelRequest.user_text_prompt(prompt, instructions=system)], cast("ModelSettings", given)
+
+
+def _read(response: ModelResponse) -> Reply:
+    usage = response.usage
+    return Reply(
+        text="".join(part.content for part in response.parts if part.part_kind == "text"),
+        model=response.model_name,
+        usage=Usage(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=usage.cache_read_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            reasoning_tokens=usage.output_reasoning_tokens,
+            calls=1,
+        ),
+        finish_reason=response.finish_reason,
+    )

@@ -1,0 +1,294 @@
+"""pydantic-ai: a capability that guards an agent's models and tools, and a model that is the step's own.
+
+A model whose client is of a guarded SDK is guarded on the wire, so that each of the SDK's own retries is reserved; any
+other is guarded request by request. The capability wraps whichever model serves a request, also one that
+``agent.override`` or a fallback puts in.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from pydantic_ai import RunContext
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.exceptions import SkipToolExecution
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse, ToolCallPart
+from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse, infer_model
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition as AgentToolDefinition
+from pydantic_ai.toolsets import AbstractToolset
+
+from stepwarden.core._leaf import default_model
+from stepwarden.core._policy import SideEffect, SideEffectLike, parse_side_effect
+from stepwarden.core._tool import ToolDefinition, tool_call
+from stepwarden.core.errors import BudgetExceededError, DefinitionError, ToolDeniedError
+
+from ._estimate import likely_tokens, text_tokens
+from ._guard import guard, is_guardable
+from ._seam import Attempt, Reported
+
+_REMEMBERED = 256
+"""How many models a guard keeps copies of; more is an application that makes one for each request."""
+
+
+class StepModel(WrapperModel):
+    """Be the model of the step that is open when a request is made.
+
+    Args:
+        fallback: The model where no scope around declares one; a name or a model of pydantic-ai's.
+        resolve: Makes a model of a name; by default as pydantic-ai does, from ``"provider:model"``.
+    """
+
+    def __init__(self, fallback: Model | str | None = None, *, resolve: Callable[[str], Model] = infer_model) -> None:
+        self._fallback = fallback
+        self._resolve = resolve
+        self._models: dict[str, Model] = {}
+        Model.__init__(self)
+
+    @property
+    def wrapped(self) -> Model:  # type: ignore[override]
+        """The model of the innermost scope that declares one, else the fallback.
+
+        Raises:
+            DefinitionError: If there is neither.
+        """
+        named = default_model() or self._fallback
+        if named is None:
+            raise DefinitionError(
+                "StepModel: no step or persona around declares a model; give one of them model=..., or StepModel a "
+                "fallback"
+            )
+        if isinstance(named, Model):
+            return named
+        if named not in self._models:
+            self._models[named] = self._resolve(named)
+        return self._models[named]
+
+
+class GuardedModel(WrapperModel):
+    """Be a model whose requests are reserved before they are sent, and settled after.
+
+    Args:
+        wrapped: The model, or its name.
+    """
+
+    def __init__(self, wrapped: Model | str) -> None:
+        super().__init__(wrapped)
+        # Copying a client costs more than a request does, so each model's is copied once.
+        self._on_the_wire: dict[int, tuple[Model, Model | None]] = {}
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        """Make a request that has room, and settle it by the usage of its response."""
+        model = self._serving()
+        wired = self._wired(model)
+        if wired is not None:
+            return await wired.request(messages, model_settings, model_request_parameters)
+        async with self._attempt(model, messages, model_settings, model_request_parameters) as attempt:
+            response = await model.request(messages, _limited(model_settings, attempt), model_request_parameters)
+            attempt.settle(_reported(response, is_whole=True))
+        return response
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
+        """Stream a request that has room, and settle it by what has come when the stream is left."""
+        model = self._serving()
+        wired = self._wired(model)
+        if wired is not None:
+            async with wired.request_stream(
+                messages, model_settings, model_request_parameters, run_context
+            ) as streamed:
+                yield streamed
+            return
+        async with self._attempt(model, messages, model_settings, model_request_parameters) as attempt:
+            limited = _limited(model_settings, attempt)
+            async with model.request_stream(messages, limited, model_request_parameters, run_context) as streamed:
+                attempt.keep()
+                try:
+                    yield streamed
+                finally:
+                    response = streamed.get()
+                    attempt.settle(_reported(response, is_whole=response.state == "complete"))
+
+    def _serving(self) -> Model:
+        model = self.wrapped
+        while isinstance(model, StepModel):
+            model = model.wrapped
+        return model
+
+    def _wired(self, model: Model) -> Model | None:
+        """Return the model with a guarded client, or None where its client is of no guarded SDK."""
+        known = self._on_the_wire.get(id(model))
+        if known is None:
+            if len(self._on_the_wire) >= _REMEMBERED:
+                self._on_the_wire.clear()
+            # The model itself is kept beside, so that its id stays its own.
+            self._on_the_wire[id(model)] = known = (model, _with_guarded_client(model))
+        return known[1]
+
+    @staticmethod
+    def _attempt(
+        model: Model,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        parameters: ModelRequestParameters,
+    ) -> Attempt:
+        settings: dict[str, Any] = {**(model.settings or {}), **(model_settings or {})}
+        timeout = settings.get("timeout")
+        asked = ModelMessagesTypeAdapter.dump_python(messages, mode="json")
+        tools = [
+            {"name": tool.name, "description": tool.description, "schema": tool.parameters_json_schema}
+            for tool in (*parameters.function_tools, *parameters.output_tools)
+        ]
+        said = [part for message in asked for part in message.get("parts", ())]
+        return Attempt(
+            model=f"{model.system}:{model.model_name}" if _has_price(model) else model.model_name,
+            input_tokens=likely_tokens([_text_of(part) for part in said], tools, *_instructions(messages)),
+            output_tokens=settings.get("max_tokens"),
+            timeout=timeout if isinstance(timeout, int | float) else None,
+        )
+
+
+@dataclass
+class Guard(AbstractCapability[Any]):
+    """Guard an agent: its models' requests are under the budget, and its tools' calls under the policy.
+
+    A tool that the policy refuses is not run, and the model is told why, in the tool's place.
+
+    Args:
+        side_effects: What tools may do, by their names; a tool that is not named here is the network, unless its
+            function is decorated with `stepwarden.tool`.
+        raises_denied: Whether a refused tool raises `ToolDeniedError` out of the agent instead of telling the model.
+    """
+
+    side_effects: Mapping[str, SideEffectLike] = field(default_factory=dict[str, SideEffectLike])
+    raises_denied: bool = False
+
+    def __post_init__(self) -> None:
+        self._levels = {
+            name: parse_side_effect(level, f"Guard.side_effects[{name!r}]") for name, level in self.side_effects.items()
+        }
+        self._declared: set[str] = set()
+        self._guarded: dict[int, GuardedModel] = {}
+
+    def get_wrapper_model(self, model: Model) -> Model:
+        """Guard whichever model serves a request."""
+        if isinstance(model, GuardedModel):
+            return model
+        guarded = self._guarded.get(id(model))
+        if guarded is None:
+            if len(self._guarded) >= _REMEMBERED:
+                self._guarded.clear()
+            self._guarded[id(model)] = guarded = GuardedModel(model)
+        return guarded
+
+    def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> None:
+        """Look for tools whose functions are tools of ours: these ask the policy themselves."""
+        toolset.apply(self._look)
+
+    def _look(self, toolset: AbstractToolset[Any]) -> None:
+        tools: Mapping[str, Any] = getattr(toolset, "tools", {})
+        for name, tool in tools.items():
+            function = getattr(tool, "function", None)
+            if isinstance(getattr(function, "definition", None), ToolDefinition):
+                self._declared.add(name)
+
+    async def wrap_tool_execute(
+        self,
+        ctx: RunContext[Any],  # noqa: ARG002 - the hook's own signature
+        *,
+        call: ToolCallPart,
+        tool_def: AgentToolDefinition,  # noqa: ARG002
+        args: dict[str, Any],
+        handler: Any,
+    ) -> Any:
+        """Ask the policy in force before a tool runs, and count the call."""
+        name = call.tool_name
+        try:
+            if name in self._declared:
+                return await handler(args)
+            with tool_call(name, self._levels.get(name, SideEffect.NETWORK)):
+                return await handler(args)
+        except ToolDeniedError as denied:
+            if self.raises_denied:
+                raise
+            raise SkipToolExecution(f"The tool was not run: {denied.reason}") from denied
+        except BudgetExceededError as exceeded:
+            if exceeded.phase != "tool" or self.raises_denied:
+                raise
+            raise SkipToolExecution(f"The tool was not run: {exceeded}") from exceeded
+
+
+def _with_guarded_client(model: Model) -> Model | None:
+    client, provider = getattr(model, "client", None), getattr(model, "_provider", None)
+    if provider is None or not is_guardable(client) or getattr(provider, "_client", None) is not client:
+        return None
+    guarded, beside = copy.copy(model), copy.copy(provider)
+    beside._client = guard(client)  # noqa: SLF001 - where pydantic-ai's providers keep it; checked just above
+    cast("Any", guarded)._provider = beside  # noqa: SLF001
+    return guarded
+
+
+def _limited(settings: ModelSettings | None, attempt: Attempt) -> ModelSettings | None:
+    if attempt.output_limit is None:
+        return settings
+    return cast("ModelSettings", {**(settings or {}), "max_tokens": attempt.output_limit})
+
+
+def _has_price(model: Model) -> bool:
+    from stepwarden import prices
+
+    return prices.lookup(f"{model.system}:{model.model_name}") is not None
+
+
+def _text_of(part: Mapping[str, Any]) -> Any:
+    content = part.get("content")
+    if content is None:
+        return [part.get("tool_name"), part.get("args")]
+    return {"role": "user", "content": content} if isinstance(content, list) else content
+
+
+def _instructions(messages: list[ModelMessage]) -> list[str]:
+    last = next((message for message in reversed(messages) if getattr(message, "instructions", None)), None)
+    text = getattr(last, "instructions", None)
+    return [text] if isinstance(text, str) else []
+
+
+def _reported(response: ModelResponse, *, is_whole: bool) -> Reported:
+    usage = response.usage
+    said = "".join(_said(part) for part in response.parts)
+    reported = Reported(
+        model=response.model_name,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        reasoning_tokens=usage.output_reasoning_tokens,
+        arrived_tokens=max(1, text_tokens(said)),
+    )
+    if usage.unmeasured_requests or not usage.input_tokens:
+        return replace(reported, input_tokens=None, output_tokens=None)
+    return reported if is_whole else replace(reported, output_tokens=None)
+
+
+def _said(part: Any) -> str:
+    content = getattr(part, "content", None)
+    if isinstance(content, str):
+        return content
+    return f"{getattr(part, 'tool_name', '')}{getattr(part, 'args', '') or ''}"
