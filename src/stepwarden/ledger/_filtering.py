@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stepwarden.core._money import picodollars
+from stepwarden.core._receipt import Status
 
 from ._columns import KINDS, STATUSES
 from ._rows import Cursor, ReceiptFilter
@@ -18,6 +19,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _FEW = 2_000
 """What can be sorted in no time; more than that is walked in the order of time."""
 _NONE = ("0", ())
+_NOT_INDEXED = frozenset({"completed", "kind", "model"})
 
 
 def conditions(database: sqlite3.Connection, chosen: ReceiptFilter) -> dict[str, Condition]:
@@ -41,6 +43,10 @@ def conditions(database: sqlite3.Connection, chosen: ReceiptFilter) -> dict[str,
             if value not in known:
                 raise ValueError(f"{column} must be one of {', '.join(known)}, not {value!r}")
             found[column] = (f"{column} = ?", (known.index(value),))
+    if chosen.status == Status.COMPLETED:
+        found["completed"] = found.pop("status")  # nearly all of them are, and the index has the others
+    elif chosen.status is not None:
+        found["status"] = (f"{found['status'][0]} AND status <> 0", found["status"][1])
     found |= _ranges(chosen)
     return found
 
@@ -100,7 +106,7 @@ def page_of(
 def _index(database: sqlite3.Connection, wanted: dict[str, Condition], place: str) -> str:
     best, fewest = place, _FEW
     for column, (text, values) in wanted.items():
-        if column == "kind":
+        if column in _NOT_INDEXED:
             continue
         query = f"SELECT count(*) FROM (SELECT 1 FROM receipts WHERE {text} LIMIT ?)"  # noqa: S608 - written above
         number = database.execute(query, (*values, _FEW)).fetchone()[0]
@@ -108,5 +114,5 @@ def _index(database: sqlite3.Connection, wanted: dict[str, Condition], place: st
             best, fewest = column, number
     if best == place and fewest == _FEW and place == "ended_at":
         # All of them are many: one that keeps the order of time leaves the most out.
-        best = next((column for column in ("status", "name", "persona", "model") if column in wanted), place)
+        best = next((column for column in ("status", "name", "persona") if column in wanted), place)
     return best

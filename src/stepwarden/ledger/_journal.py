@@ -58,6 +58,9 @@ class RunJournal:
         self._noted: dict[int, None] = {}
         fields: dict[str, Any] = {"name": run.name}
         if run.parent is not None:
+            around = run.parent.run.journal
+            if isinstance(around, RunJournal):
+                around.open_around(run.parent)  # so that they have receipts if the process dies in this run
             fields |= {"parent": run.parent.id, "parent_run": run.parent.run.id}
         if run.limits is not None:
             fields["budget"] = _budget(run.budget)
@@ -104,7 +107,7 @@ class RunJournal:
             scope.hand_over()  # the receipt tells how many
         at_ns = self._tree.anchor_ns + scope.closed_ns
         plain = plain_receipt(scope)
-        self._open_around(scope.parent)
+        self.open_around(scope.parent)
         if not self._is_noted(scope.serial):
             receipt = plain or partial(receipt_fields, cast("Receipt", scope.receipt), at_ns)
             self._add("receipt", receipt, at_ns)
@@ -158,10 +161,10 @@ class RunJournal:
         """Return the field that names a scope of this run; none for the run itself."""
         if scope.run is not self._run or scope is self._run:
             return {}
-        self._open_around(scope)
+        self.open_around(scope)
         return {"step": scope.serial}
 
-    def _open_around(self, scope: Scope | None) -> None:
+    def open_around(self, scope: Scope | None) -> None:
         """Write down the scopes of this run around something that are open and not written yet, outermost first."""
         mine = object()
         missing: list[Scope] = []

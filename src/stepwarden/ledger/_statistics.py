@@ -23,14 +23,19 @@ _ROWS_AT_ONCE = 10_000
 class _Group:
     """Collect what the activations of one row have spent."""
 
-    __slots__ = ("costs", "own_cost", "own_tokens", "pressures", "ran_out", "runs", "tokens")
+    __slots__ = ("costs", "nested", "nested_tokens", "pressures", "ran_out", "runs", "tokens")
 
     def __init__(self) -> None:
         self.costs: list[int] = []
         self.tokens: list[int] = []
-        self.pressures: list[int] = []
-        self.own_cost = self.own_tokens = self.ran_out = 0
+        self.pressures: list[int | None] = []
         self.runs: set[int] = set()
+        self.ran_out = self.nested = self.nested_tokens = 0
+
+    @property
+    def own_cost(self) -> int:
+        """What they spent themselves, in picodollars."""
+        return sum(self.costs) - self.nested
 
 
 def statistics(database: sqlite3.Connection, by: str, chosen: ReceiptFilter) -> tuple[StatsRow, ...]:
@@ -40,27 +45,35 @@ def statistics(database: sqlite3.Connection, by: str, chosen: ReceiptFilter) -> 
     wanted = conditions(database, chosen)
     wanted["kind"] = ("kind = ?", (KINDS.index("persona" if by == "persona" else "step"),))
     where = " AND ".join(text for text, _ in wanted.values())
-    query = (
-        f"SELECT {_KEYS[by]}, record >> {SEQ_BITS}, cost, tokens, coalesce(own_cost, cost),"  # noqa: S608 - written here
-        f" coalesce(own_tokens, tokens), pressure, ran_out FROM receipts WHERE {where}"
-    )
+    values = tuple(value for _, given in wanted.values() for value in given)
+    key = _KEYS[by]
     groups: dict[int | None, _Group] = {}
-    cursor = database.execute(query, tuple(value for _, values in wanted.values() for value in values))
+    adds: dict[int | None, tuple[Callable[[Any], None], ...]] = {}
+    # As little as can be for each row, since there may be a million: what few rows have is asked for apart.
+    query = f"SELECT {key}, record >> {SEQ_BITS}, cost, tokens, pressure FROM receipts WHERE {where}"  # noqa: S608
+    cursor = database.execute(query, values)
     while found := cursor.fetchmany(_ROWS_AT_ONCE):
-        for key, run, cost, tokens, own_cost, own_tokens, pressure, ran_out in found:
-            group = groups.get(key)
-            if group is None:
-                group = groups[key] = _Group()
-            group.costs.append(cost)
-            group.tokens.append(tokens)
-            group.own_cost += own_cost
-            group.own_tokens += own_tokens
-            group.ran_out += ran_out
-            group.runs.add(run)
-            if pressure is not None:
-                group.pressures.append(pressure)
+        for group, run, cost, tokens, pressure in found:
+            try:
+                add_run, add_cost, add_tokens, add_pressure = adds[group]
+            except KeyError:
+                made = groups[group] = _Group()
+                adds[group] = made.runs.add, made.costs.append, made.tokens.append, made.pressures.append
+                add_run, add_cost, add_tokens, add_pressure = adds[group]
+            add_run(run)
+            add_cost(cost)
+            add_tokens(tokens)
+            add_pressure(pressure)
+    rare = (
+        f"SELECT {key}, sum(ran_out), sum(cost - coalesce(own_cost, cost)), sum(tokens - coalesce(own_tokens, tokens))"  # noqa: S608
+        f" FROM receipts WHERE {where} AND (ran_out OR own_cost IS NOT NULL OR own_tokens IS NOT NULL) GROUP BY 1"
+    )
+    for group, ran_out, nested, nested_tokens in database.execute(rare, values):
+        if group in groups:  # else it was written between the two
+            one = groups[group]
+            one.ran_out, one.nested, one.nested_tokens = ran_out, nested, nested_tokens
     ordered = sorted(groups.items(), key=lambda item: item[1].own_cost, reverse=True)
-    return tuple(_row(_name(database, by, key), group) for key, group in ordered)
+    return tuple(_row(_name(database, by, group), one) for group, one in ordered)
 
 
 def _name(database: sqlite3.Connection, by: str, key: int | None) -> str | None:
@@ -74,14 +87,16 @@ def _name(database: sqlite3.Connection, by: str, key: int | None) -> str | None:
 
 def _row(key: str | None, group: _Group) -> StatsRow:
     count = len(group.costs)
+    pressures = [pressure for pressure in group.pressures if pressure is not None]
+    own_cost, own_tokens = dollars(group.own_cost), sum(group.tokens) - group.nested_tokens
     return StatsRow(
         key=key,
         activations=count,
         runs=len(group.runs),
-        ran_out=group.ran_out / count,
-        cost_usd=_spread(group.costs, dollars, dollars(group.own_cost)),
-        tokens=_spread(group.tokens, int, group.own_tokens),
-        pressure=_spread(group.pressures, lambda used: used / 1_000, None) if group.pressures else None,
+        ran_out=min(1.0, group.ran_out / count),
+        cost_usd=_spread(group.costs, dollars, own_cost),
+        tokens=_spread(group.tokens, int, own_tokens),
+        pressure=_spread(pressures, lambda used: used / 1_000, None) if pressures else None,
     )
 
 
