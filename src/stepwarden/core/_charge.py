@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from ._scope import Scope
 
 
+Amounts = tuple[int, int, int, int]
+"""Input tokens, output tokens, picodollars and calls."""
+_NOTHING: Amounts = (0, 0, 0, 0)
+
+
 def charge(
     owner: Meter | None,
     meter: Meter | None,
@@ -49,15 +54,17 @@ def charge(
         held_output, held_cost = hold.output_tokens, hold.cost
         held_tokens = hold.input_tokens + held_output
         hold.state = "closed"
+    marked = None if extra is None else owner
     try:
+        if marked is not None and extra is not None:
+            marked.scope.make_detail().own.add(extra)
+            marked = None
         while meter is not None:
             here = meter
             if here.is_late:
                 here.scope.freeze()
             if extra is not None:
                 here.scope.make_detail().total.add(extra)
-                if owner is not None:
-                    owner.scope.make_detail().own.add(extra)
             # Nothing is called from here to where the next scope is taken, so that no signal handler and no
             # finaliser can come between: a scope has been counted exactly when it is no longer the next.
             if owner is not None:
@@ -85,9 +92,29 @@ def charge(
                 passed = here
     except BaseException:
         # A signal handler raised between two scopes: the rest of the chain must not miss the usage.
-        charge(owner, meter, input_tokens, output_tokens, cost, calls, tools, extra, hold)
+        freed = _NOTHING if hold is None else (hold.input_tokens, held_output, held_cost, 1)
+        _make_up(meter, owner, marked, (input_tokens, output_tokens, cost, calls), tools, freed, extra)
         raise
     return passed
+
+
+def _make_up(
+    meter: Meter | None,
+    owner: Meter | None,
+    marked: Meter | None,
+    spent: Amounts,
+    tools: int,
+    freed: Amounts,
+    extra: Extra | None,
+) -> None:
+    if marked is not None and extra is not None:
+        marked.scope.make_detail().own.add(extra)
+    while meter is not None:
+        _apply(meter, owner, spent, freed, extra)
+        meter.total_tools += tools
+        if meter is owner and meter.is_shared:
+            meter.own_tools += tools
+        meter = meter.parent
 
 
 def _is_passed(meter: Meter) -> bool:
@@ -151,11 +178,6 @@ def _lacks_room(meter: Meter) -> bool:
         value is not None and limit != "max_tool_calls" and meter.scope.spent(limit) + meter.aside(limit) > value
         for limit, value in limits.items()
     )
-
-
-Amounts = tuple[int, int, int, int]
-"""Input tokens, output tokens, picodollars and calls."""
-_NOTHING: Amounts = (0, 0, 0, 0)
 
 
 def turn(

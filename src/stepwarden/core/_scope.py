@@ -370,7 +370,7 @@ class Scope:
             heir = self.nearest_open_around()
             detail = self.make_detail()
             holds = self.holds or set()
-            count = sum(hold.is_open for hold in holds) if detail.frozen is None else 0
+            count = sum(hold.is_open for hold in holds)
             # Nothing is called between these, so that no hold is without a keeper.
             detail.handed_over += count
             heir.holds = heir.holds | holds if heir.holds else holds
