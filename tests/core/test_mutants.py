@@ -81,3 +81,63 @@ def test_an_heir_keeps_what_several_scopes_hand_to_it():
         assert heir.held.input_tokens == 29
     assert run.receipts[-1].open_holds == 4
     assert (run.held, run.total.input_tokens, run.total.calls) == (sw.Usage(), 29, 4)
+
+
+@pytest.mark.parametrize("tools", ["github", b"ci", 5, {"github": True}, range(1)])
+def test_tools_are_a_list(tools):
+    """What is no list, tuple or set of names is refused as tools, a mere string above all."""
+    with pytest.raises(sw.DefinitionError) as caught:
+        sw.Policy(tools=tools)
+    assert str(caught.value) == f"policy.tools must be a list of tool names, not {tools!r}"
+
+
+@pytest.mark.parametrize(
+    ("field", "declare"),
+    [
+        ("policy.side_effect_level", lambda: sw.Policy(side_effect_level="high")),
+        ("tool.side_effect", lambda: sw.tool(side_effect="high")),
+    ],
+    ids=["policy", "tool"],
+)
+def test_a_level_that_is_refused_is_named_with_its_field(field, declare):
+    """An unknown side-effect level is named with its field, its value and every level that there is."""
+    with pytest.raises(sw.DefinitionError) as caught:
+        declare()
+    known = "none, read_only, workspace_write, process_exec, network"
+    assert str(caught.value) == f"{field} must be one of {known}, not 'high'"
+
+
+def test_tools_that_are_refused_are_named():
+    """A tool that is no string, is empty or has a star inside is named with what would be right."""
+    with pytest.raises(sw.DefinitionError) as caught:
+        sw.Policy(tools=["ci", 5])
+    assert str(caught.value) == "policy.tools must be a list of strings, and has 5"
+    with pytest.raises(sw.DefinitionError) as caught:
+        sw.Policy(tools=["a*b"])
+    assert str(caught.value) == "policy.tools has 'a*b'; a tool is a name or a `prefix*` pattern"
+
+
+def test_equal_ceilings_compare_as_equal():
+    """Names that a pattern allows anyway are left out, so that policies that allow the same are equal."""
+    wide = sw.Policy(tools=["git*", "github", "github_*", "ci"])
+    assert wide == sw.Policy(tools=["ci", "git*"])
+    assert wide.tools == {"ci", "git*"}
+    assert (wide & sw.Policy(tools=["*"])).tools == {"ci", "git*"}
+
+
+def test_a_refusal_names_what_would_be_allowed():
+    """A refusal names the tool and what is allowed instead: the tools in order, `none` for none, or the level."""
+    policy = sw.Policy(tools=["git_*", "ci"], side_effect_level="read_only")
+    assert policy.refusal("shell", sw.SideEffect.NONE) == "tool `shell` is not among the allowed tools (ci, git_*)"
+    nothing = sw.Policy(tools=[])
+    assert nothing.refusal("ci", sw.SideEffect.NONE) == "tool `ci` is not among the allowed tools (none)"
+    expected = "tool `ci` has the side effect network, and at most read_only is allowed"
+    assert policy.refusal("ci", sw.SideEffect.NETWORK) == expected
+    assert policy.refusal("ci", sw.SideEffect.READ_ONLY) is None
+
+
+def test_a_boundary_that_is_refused_is_named_with_its_field():
+    """An unknown error boundary is named with its field, its value and every boundary that there is."""
+    with pytest.raises(sw.DefinitionError) as caught:
+        sw.step(name="s", error_boundary="retry")
+    assert str(caught.value).endswith("error_boundary must be one of 'fail', 'continue', 'escalate', not 'retry'")
