@@ -1,6 +1,7 @@
 """Details that nothing else pins: messages to the letter, and numbers to the last unit."""
 
 import contextvars
+import sys
 
 import pytest
 
@@ -23,6 +24,50 @@ def test_unknown_fields_are_refused_to_the_letter():
     with pytest.raises(sw.DefinitionError) as caught:
         refuse_unknown_keys("thing", {"zzz": 1}, ("one", "two"))
     assert str(caught.value) == "thing has no field 'zzz'. Known: one, two"
+
+
+def test_a_wrong_guess_is_worse_than_none():
+    """A key that is only a little like a known one is refused without a guess, and as an argument it is a TypeError."""
+    with pytest.raises(TypeError) as caught:
+        sw.Budget(max_requests=1)
+    assert str(caught.value).startswith("Budget has no field 'max_requests'. Known: max_tokens, ")
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_input_tokens", "max_output_tokens", "max_calls", "max_tool_calls"])
+def test_a_count_that_is_refused_is_named_with_its_field(field):
+    """A limit that is no count is named with its field, its value and what would be right."""
+    with pytest.raises(sw.DefinitionError) as caught:
+        sw.Budget(**{field: -1})
+    assert str(caught.value) == f"budget.{field} must be an int >= 0 or None, not -1"
+
+
+@pytest.mark.parametrize(
+    ("field", "wanted"),
+    [
+        ("max_usd", "a finite amount of USD >= 0 as Decimal, int, str or float"),
+        ("max_seconds", "a finite number of seconds >= 0"),
+    ],
+)
+def test_an_amount_that_is_refused_is_named_with_its_field(field, wanted):
+    """A limit in USD or seconds that is no amount is named with its field, its value and what would be right."""
+    with pytest.raises(sw.DefinitionError) as caught:
+        sw.Budget(**{field: -1})
+    assert str(caught.value) == f"budget.{field} must be {wanted}, not -1"
+
+
+def test_the_longest_time_is_what_a_float_can_hold():
+    """Every finite time is a limit, up to the very last."""
+    assert sw.Budget(max_seconds=sys.float_info.max).max_seconds == sys.float_info.max
+
+
+@pytest.mark.parametrize("limit", ["max_input_tokens", "max_output_tokens", "max_calls"])
+def test_one_limit_counts_beside_all_the_others(limit):
+    """A limit that is passed trips where every other limit is set, too, and is far away."""
+    roomy = {"max_tokens": 99, "max_input_tokens": 99, "max_output_tokens": 99, "max_calls": 99, "max_tool_calls": 99}
+    budget = sw.Budget(**{**roomy, "max_usd": 99, "max_seconds": 9_999, limit: 0})
+    with sw.Run(), pytest.raises(sw.BudgetExceededError) as caught, sw.step("s", budget=budget):
+        sw.record_usage(input_tokens=1, output_tokens=1, cost_usd=1)
+    assert caught.value.limit == limit
 
 
 @pytest.mark.parametrize(
