@@ -2,6 +2,8 @@
 
 import contextvars
 import sys
+import threading
+from decimal import Decimal
 
 import pytest
 
@@ -33,7 +35,9 @@ def test_a_wrong_guess_is_worse_than_none():
     assert str(caught.value).startswith("Budget has no field 'max_requests'. Known: max_tokens, ")
 
 
-@pytest.mark.parametrize("field", ["max_tokens", "max_input_tokens", "max_output_tokens", "max_calls", "max_tool_calls"])
+@pytest.mark.parametrize(
+    "field", ["max_tokens", "max_input_tokens", "max_output_tokens", "max_calls", "max_tool_calls"]
+)
 def test_a_count_that_is_refused_is_named_with_its_field(field):
     """A limit that is no count is named with its field, its value and what would be right."""
     with pytest.raises(sw.DefinitionError) as caught:
@@ -186,3 +190,50 @@ def test_a_boundary_that_is_refused_is_named_with_its_field():
     with pytest.raises(sw.DefinitionError) as caught:
         sw.step(name="s", error_boundary="retry")
     assert str(caught.value).endswith("error_boundary must be one of 'fail', 'continue', 'escalate', not 'retry'")
+
+
+def test_uncertain_dollars_leave_no_room():
+    """What a call may have cost is refused to the next call at once, and the error tells how much that is."""
+    with sw.Run(budget=sw.Budget(max_usd=1)):
+        with sw.reserve(input_tokens=1, output_tokens=4, cost_usd="0.6"):
+            pass
+        with pytest.raises(sw.BudgetExceededError) as caught:
+            sw.reserve(cost_usd="0.5", timeout=5).acquire()
+    assert (caught.value.limit, caught.value.uncertain, caught.value.reason) == ("max_usd", Decimal("0.6"), "no_room")
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_output_tokens"])
+def test_uncertain_output_leaves_no_room(limit):
+    """What a call may have written is refused to the next call at once, and the error tells how much that is."""
+    with sw.Run(budget=sw.Budget(**{limit: 10})):
+        with sw.reserve(output_tokens=6):
+            pass
+        with pytest.raises(sw.BudgetExceededError) as caught:
+            sw.reserve(output_tokens=5, min_output_tokens=5, timeout=5).acquire()
+    assert (caught.value.limit, caught.value.uncertain, caught.value.reason) == (limit, 6, "no_room")
+
+
+@pytest.mark.parametrize("limit", ["max_calls", "max_input_tokens"])
+def test_uncertain_output_is_no_input_and_no_call(limit):
+    """Uncertain output counts toward the limits of output only, and the error for another limit tells of none."""
+    with sw.Run(budget=sw.Budget(**{limit: 2})):
+        with sw.reserve(input_tokens=1, output_tokens=40):
+            pass
+        sw.reserve(input_tokens=1, output_tokens=40, timeout=5).acquire().settle(input_tokens=1, output_tokens=1)
+        with pytest.raises(sw.BudgetExceededError) as caught:
+            sw.reserve(input_tokens=1, timeout=5).acquire()
+    assert (caught.value.limit, caught.value.uncertain) == (limit, 0)
+
+
+def test_what_was_handed_over_stays_on_the_receipt():
+    """Whoever outlives a step and opens one more hold changes nothing about how many the step left open."""
+    with sw.Run() as run:
+        with sw.step("s"):
+            outlives = contextvars.copy_context()
+            held_open(1)
+        opened = []
+        thread = threading.Thread(target=outlives.run, args=(lambda: opened.append(held_open(2)),))
+        thread.start()
+        thread.join()
+        assert [receipt.open_holds for receipt in run.receipts] == [1]
+        opened[0].release()
