@@ -106,6 +106,13 @@ def test_extending_what_has_ended_says_so():
         step.extend(sw.Budget(max_calls=2))
 
 
+def test_an_extension_is_told_limit_by_limit():
+    """The receipt tells every limit that was extended, with what was in force and what is."""
+    with sw.Run(), sw.step("s", budget=sw.Budget(max_calls=1, max_usd=1)) as step:
+        step.extend(sw.Budget(max_usd="1.5", max_calls=2))
+    assert step.receipt.warnings == ("budget extended: max_calls 1 -> 2, max_usd 1 -> 1.5",)
+
+
 def test_an_escalation_names_its_step_and_its_cause():
     """The message of an escalation is the step's name and the budget error's own message."""
     with sw.Run(), pytest.raises(sw.EscalationError) as caught:
