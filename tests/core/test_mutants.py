@@ -244,3 +244,36 @@ def test_what_was_handed_over_stays_on_the_receipt():
         thread.join()
         assert [receipt.open_holds for receipt in run.receipts] == [1]
         opened[0].release()
+
+
+def test_each_stage_is_met_anew():
+    """One step under one policy has what the stage of its present persona allows, and not what an earlier one did."""
+
+    @sw.step
+    def work():
+        return sw.current_policy().tools
+
+    def persona(*allowed):
+        stages = [sw.Stage(work, allowed_tools=allowed)] if allowed else []
+        return sw.persona(name="p", stages=stages)(work)
+
+    reads, writes, free = persona("read"), persona("write"), persona()
+    with sw.Run():
+        for _ in range(2):
+            assert [reads(), reads(), writes(), free()] == [{"read"}, {"read"}, {"write"}, None]
+
+
+def test_an_end_within_an_end_is_one():
+    """A step that is ended again, while it ends or later, has ended as it did at first, and leaves one receipt."""
+    with sw.Run() as run:
+        keep = run.keep
+
+        def interrupted(scope):
+            run.keep = keep
+            keep(scope)
+            assert scope.close(sw.Status.FAILED) is False  # as a signal handler may
+
+        with sw.step("s") as step:
+            run.keep = interrupted
+        assert step.close(sw.Status.CANCELLED) is False
+        assert [receipt.status for receipt in run.receipts] == ["completed"]
