@@ -277,3 +277,20 @@ def test_an_end_within_an_end_is_one():
             run.keep = interrupted
         assert step.close(sw.Status.CANCELLED) is False
         assert [receipt.status for receipt in run.receipts] == ["completed"]
+
+
+@pytest.mark.parametrize(("around", "inside"), [(10, 4), (4, 10)])
+def test_what_remains_is_the_least_over_the_chain(around, inside):
+    """What is left of a limit is the least that any scope on the chain has left of it."""
+    with sw.Run(budget=sw.Budget(max_calls=around)), sw.step("s", budget=sw.Budget(max_calls=inside)) as step:
+        sw.record_usage()
+        assert step.remaining == sw.Budget(max_calls=3)
+
+
+def test_a_closed_scope_tells_what_ended_it():
+    """A scope has no error while it is open or where it completed, else the type and message of what ended it."""
+    with sw.Run(), pytest.raises(LookupError), sw.step("s") as step:
+        assert step.error is None
+        raise LookupError("nothing here")
+    assert (step.error.type, step.error.message) == ("LookupError", "nothing here")
+    assert step.error == step.receipt.error
