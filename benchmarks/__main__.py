@@ -5,12 +5,14 @@ import os
 import platform
 import sys
 
-from benchmarks import hold, importing, parallel, record, step
+from benchmarks import hold, importing, ledger, ledger_growth, parallel, record, step, verify
 from benchmarks._measure import ROUNDS, ROW_HEADINGS, Row, markdown_table, time_against_floor
 from benchmarks.floor import run_floor
 
 REPETITIONS = 20_000
 SHORT_REPETITIONS = 1_000
+VERIFIED = {True: (1_000,), False: (1_000, 10_000, 100_000)}
+"""How many receipts are verified, in a short look and in a measurement."""
 
 
 def main() -> int:
@@ -42,9 +44,25 @@ def main() -> int:
     print(markdown_table(importing.HEADINGS, [import_cost.cells()]), end="\n\n")
 
     cases = parallel.cases()
-    print(markdown_table(parallel.HEADINGS, [case.cells() for case in cases]))
+    print(markdown_table(parallel.HEADINGS, [case.cells() for case in cases]), end="\n\n")
 
-    met = [*(row.is_met for row in times), import_cost.is_met, *(case.is_met for case in cases)]
+    speeds = [speed for receipts in VERIFIED[options.short] for speed in verify.speeds(receipts)]
+    print(markdown_table(verify.HEADINGS, [speed.cells() for speed in speeds]), end="\n\n")
+
+    durable = ledger.cases(repetitions // 10)
+    print(markdown_table(ledger.HEADINGS, [case.cells() for case in durable]), end="\n\n")
+
+    grown = ledger_growth.cases(ledger_growth.SIZES[:2] if options.short else ledger_growth.SIZES)
+    print(markdown_table(ledger_growth.HEADINGS, [size.cells() for size in grown]))
+
+    met = [
+        *(row.is_met for row in times),
+        import_cost.is_met,
+        *(case.is_met for case in cases),
+        *(speed.is_met for speed in speeds),
+        *(case.is_met for case in durable),
+        *(size.is_met for size in grown),
+    ]
     return 1 if options.check and not all(met) else 0
 
 

@@ -9,6 +9,7 @@ from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -70,8 +71,17 @@ def write_llms_txt(app: Sphinx, error: Exception | None) -> None:
         page_list.write(HERE, Path(app.outdir))
 
 
+def forget_overloads() -> None:
+    """Show the decorators with the signature that the reference gives them, not with those for type checkers."""
+    for name in ("step", "persona", "tool"):
+        analyzer = ModuleAnalyzer.for_module(f"stepwarden.core._{name}")
+        analyzer.analyze()
+        analyzer.overloads.pop(name)
+
+
 def setup(app: Sphinx) -> None:
     """Be called by Sphinx before it builds."""
+    forget_overloads()
     app.connect("source-read", add_navigation)
     app.connect("missing-reference", find_public_name)
     app.connect("build-finished", write_llms_txt)

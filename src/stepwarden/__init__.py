@@ -1,5 +1,7 @@
 """A per-step runtime for LLM agents: budgets that hold under concurrency, policies that only narrow, receipts."""
 
+import typing as _typing
+
 from .core._boundary import ErrorBoundary
 from .core._budget import Budget, Usage
 from .core._definition import PersonaDefinition, Stage, StepDefinition
@@ -44,6 +46,9 @@ from .telemetry import TELEMETRY as _TELEMETRY
 from .telemetry import watch_spans as _watch_spans
 from .telemetry import watch_utilization as _watch_utilization
 
+if _typing.TYPE_CHECKING:
+    from .ledger import SQLiteLedger
+
 # Where the core meets its price list; that list loads when the first model is looked up.
 _settings.look_up_price = _lookup
 # And where it meets who tells of what happens: each looks, when a run opens, whether anybody wants to hear.
@@ -82,6 +87,7 @@ __all__ = [
     "ReserveTimeoutError",
     "Run",
     "RunClosedError",
+    "SQLiteLedger",
     "ScopeOrderError",
     "SideEffect",
     "Stage",
@@ -124,9 +130,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> _typing.Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("stepwarden")
+    if name == "SQLiteLedger":
+        from .ledger import SQLiteLedger
+
+        return SQLiteLedger
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -157,7 +157,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Wide enough for every column, and no terminal, whatever runs the tests.
     monkeypatch.setenv("COLUMNS", "100")
-    for name in COLOURING:
+    for name in (*COLOURING, "STEPWARDEN_LEDGER"):
         monkeypatch.delenv(name, raising=False)
     before = set(sys.modules)
     yield tmp_path

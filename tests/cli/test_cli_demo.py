@@ -22,7 +22,7 @@ def text(tmp_path, require_service):
 def test_the_demo_tells_its_story(text, spawn):
     """It says what to look for, shows every receipt, and ends with how each promise was kept, on at most 100 columns."""
     result = spawn("-m", "stepwarden", "demo", str(text), cwd=text.parent)
-    promised, table, kept = result.out.split("\n\n")[1:]
+    promised, table, kept, recorded = result.out.split("\n\n")[1:]
 
     assert result.status == 0
     assert max(len(line) for line in result.out.splitlines()) <= 100
@@ -49,7 +49,8 @@ def test_the_demo_tells_its_story(text, spawn):
     # The view of what goes on is not part of the story.
     assert "started step classify" in result.err
     assert "denied step publish" in result.err
-    assert [path.name for path in text.parent.iterdir()] == ["issue.md"]
+    assert recorded.startswith("recorded; to look at it again: stepwarden show ")
+    assert sorted(path.name for path in text.parent.iterdir()) == [".stepwarden", "issue.md"]
 
 
 def test_the_demo_for_machines(text, spawn):

@@ -153,7 +153,7 @@ def test_a_table_fits_a_narrow_terminal(stepwarden, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
 
     result = stepwarden("run", f"{AGENT}:captain", "--arg", "text=hi", "--budget-usd", "0.01")
-    table = result.err[result.err.index("\n\n") + 2 :].splitlines()
+    table = result.err.split("\n\n")[1].splitlines()
 
     assert max(len(line) for line in table) <= 60
     assert "\N{HORIZONTAL ELLIPSIS}" in table[-1]
@@ -163,7 +163,7 @@ def test_a_table_fits_a_narrow_terminal(stepwarden, monkeypatch):
 def test_what_no_number_says_is_noted(stepwarden):
     """An overshoot and the error that came of it are told below the table, the error once."""
     result = stepwarden("run", f"{AGENT}:captain", "--arg", "text=hi", "--budget-tokens", "5")
-    notes = result.err[result.err.rindex("\n\n") :]
+    notes = result.err.split("\n\n", 2)[2]
 
     assert notes.count("run `agent_under_test:captain` exceeded max_tokens budget (11 > 5)") == 2
     assert f"{AGENT}:captain  over its budget by 6 tokens" in notes
@@ -175,7 +175,7 @@ def test_json_is_one_object_and_nothing_else(stepwarden):
     record = json.loads(result.out)
 
     assert (result.status, result.err, result.out.count("\n")) == (0, "", 1)
-    assert list(record) == ["status", "output", "error", "run", "receipts"]
+    assert list(record) == ["status", "output", "error", "run", "ledger", "receipts"]
     assert (record["status"], record["error"]) == ("done", None)
     assert record["output"] == {"text": "hi", "counted": [10]}
     assert record["run"]["name"] == f"{AGENT}:captain"

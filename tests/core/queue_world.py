@@ -123,26 +123,31 @@ class World:
             return
         self.step(player)
         hold = player.hold
+        scope = self.scopes[operands[0]] if operation in {"record", "extend"} else hold and hold.scope
         if operation == "record":
-            scope = self.scopes[operands[0]]
             self.count(scope, operands[1])
             with self.tree.lock:
                 charge(meter_of(scope), meter_of(scope), 0, operands[1], 0, 1)
                 look(scope)
         elif operation == "extend":
-            scope = self.scopes[operands[0]]
             scope.extend(sw.Budget(max_tokens=scope.budget.max_tokens + operands[1]))
         elif hold is not None:
-            player.hold = None
-            if operation == "settle":
-                self.count(hold.scope, max(0, operands[0] - hold.output_tokens))
-                with contextlib.suppress(sw.BudgetExceededError):
-                    hold.settle(input_tokens=0, output_tokens=operands[0])
-            elif operation == "release":
-                hold.release()
-            else:
-                hold.leave()
-                self.lost.append(hold)
+            self.end(player, operation, *operands)
+        if scope is not None:
+            self.check_looked_at(scope)
+
+    def end(self, player, operation, *operands):
+        """End the hold of an actor."""
+        hold, player.hold = player.hold, None
+        if operation == "settle":
+            self.count(hold.scope, max(0, operands[0] - hold.output_tokens))
+            with contextlib.suppress(sw.BudgetExceededError):
+                hold.settle(input_tokens=0, output_tokens=operands[0])
+        elif operation == "release":
+            hold.release()
+        else:
+            hold.leave()
+            self.lost.append(hold)
 
     def reserve(self, player, name, tokens, least):
         """Ask for room: granted, refused, or parked until the queue answers."""
@@ -190,6 +195,16 @@ class World:
         assert sum(len(scope.queue or ()) for scope in self.around) == len(waiting)
         for waiter in waiting:
             self.check_waiter(waiter, held)
+
+    def check_looked_at(self, scope):
+        """Check that whoever is first in a queue on a chain that changed still waits for what it can get some day."""
+        for waiter in self.tree.waiting:
+            at, hold = waiter.parked, waiter.hold
+            if at in self.around[scope] and at.queue[0] is waiter:
+                outputs = range(hold.asked_output, min(hold.min_output, hold.asked_output) - 1, -1)
+                output = next((one for one in outputs if self.fits(hold, one, "uncertain_of")), None)
+                assert output is not None, "it was not refused"
+                assert self.lacks(at, output), "it was not given what is left"
 
     def check_waiter(self, waiter, held):
         """Check that one who waits cannot go on, and that something which is under way will make it go on."""

@@ -13,10 +13,9 @@ import stepwarden as sw
 from stepwarden.core._hold import context_hold
 from stepwarden.core._leaf import get_leaf, resolve
 from tests.core.actors import Director, TaskActor
+from tests.core.calls import DOLLAR, LIMITS, Asked, amounts, aside, chain, expecting_outermost, spent, uncertain
 from tests.effort import EFFORT
 
-LIMITS = ("max_tokens", "max_input_tokens", "max_output_tokens", "max_usd", "max_calls")
-DOLLAR = 10**12
 PRICES = {"m": {"input": 1_000_000, "output": 2_000_000}}
 """One dollar for an input token and two for an output token."""
 MAX_ACTORS = 6
@@ -33,98 +32,6 @@ some_limits = st.lists(st.sampled_from(LIMITS), min_size=1, max_size=2, unique=T
 )
 budgets = st.none() | some_limits
 calls = st.tuples(SMALL, SMALL, st.integers(0, 5), st.none() | SMALL, st.sampled_from([True, True, True, False]))
-
-
-def chain(scope):
-    """Return a scope and everything around it, innermost first."""
-    around = []
-    while scope is not None:
-        around.append(scope)
-        scope = scope.parent
-    return around
-
-
-def amounts(input_tokens, output_tokens, cost):
-    """Return what a usage counts toward each limit."""
-    return Counter(
-        max_tokens=input_tokens + output_tokens,
-        max_input_tokens=input_tokens,
-        max_output_tokens=output_tokens,
-        max_usd=cost,
-        max_calls=1,
-    )
-
-
-class Asked:
-    """Be what a call asked for."""
-
-    def __init__(self, scope, input_tokens, output_tokens, min_output_tokens, cost):
-        self.scope = scope
-        self.input_tokens = input_tokens
-        self.output_tokens = output_tokens
-        self.least = min(min_output_tokens, output_tokens)
-        self.cost = cost
-        self.hold = None
-
-    def needs(self, output_tokens):
-        """Return what it needs of each limit with so much output."""
-        cost = (self.input_tokens + 2 * output_tokens) * DOLLAR if self.cost is None else self.cost * DOLLAR
-        return amounts(self.input_tokens, output_tokens, cost)
-
-    def lacking(self, output_tokens, taken):
-        """Return the scopes around it without room for so much output, outermost first."""
-        needed = self.needs(output_tokens)
-        return [
-            scope
-            for scope in reversed(chain(self.scope))
-            for limit, value in (scope.limits.items() if scope.limits else ())
-            if value is not None and needed[limit] > value - scope.spent(limit) - taken(scope, limit)
-        ]
-
-    def largest(self, taken):
-        """Return the largest output that fits where *taken* is not to be had, or None where the least does not."""
-        for output_tokens in range(self.output_tokens, self.least - 1, -1):
-            if not self.lacking(output_tokens, taken):
-                return output_tokens
-        return None
-
-
-def spent(usage):
-    """Return what a usage counts toward each limit."""
-    counted = amounts(usage.input_tokens, usage.output_tokens, int(usage.cost_usd * DOLLAR))
-    counted["max_calls"] = usage.calls
-    return counted
-
-
-def is_passed(scope):
-    """Tell whether a limit of a scope is passed."""
-    limits = scope.limits.items() if scope.limits else ()
-    return any(value is not None and scope.spent(limit) > value for limit, value in limits)
-
-
-def expecting_outermost(scope, operation):
-    """Return an operation that must raise for the outermost scope with a limit that is passed after it, if any."""
-
-    def checked():
-        try:
-            operation()
-        except sw.BudgetExceededError as error:
-            told = error.scope_id
-        else:
-            told = None
-        assert told == next((one.id for one in reversed(chain(scope)) if is_passed(one)), None)
-
-    return checked
-
-
-def uncertain(scope, limit):
-    """Return what is uncertain in a scope."""
-    return scope.uncertain_of(limit)
-
-
-def aside(scope, limit):
-    """Return what is held and uncertain in a scope."""
-    return scope.aside(limit)
 
 
 class Actors(RuleBasedStateMachine):
@@ -248,6 +155,7 @@ class Actors(RuleBasedStateMachine):
             sw.record_usage, input_tokens=tokens, output_tokens=output, cost_usd=Decimal(dollars)
         )
         self.do(actor, expecting_outermost(scope, recording))
+        self.everybody_was_looked_at(scope)
 
     @precondition(lambda self: self.idle())
     @rule(data=st.data(), call=calls)
@@ -334,13 +242,15 @@ class Actors(RuleBasedStateMachine):
             self.unreserved[scope].update({limit: max(0, amount) for limit, amount in over.items()})
         settling = functools.partial(asked.hold.settle, input_tokens=tokens, output_tokens=output, cost_usd=dollars)
         self.outside(expecting_outermost(asked.scope, settling))
+        self.everybody_was_looked_at(asked.scope)
 
     @precondition(lambda self: self.held("open"))
     @rule(data=st.data(), is_lost=st.booleans())
     def give_up(self, data, is_lost):
         """Release a hold, or lose sight of the call that it is for."""
-        hold = data.draw(st.sampled_from(self.held("open"))).hold
-        self.outside(hold.leave if is_lost else hold.release)
+        asked = data.draw(st.sampled_from(self.held("open")))
+        self.outside(asked.hold.leave if is_lost else asked.hold.release)
+        self.everybody_was_looked_at(asked.scope)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -362,6 +272,16 @@ class Actors(RuleBasedStateMachine):
         raised = {name: getattr(scope.budget, name) for name in LIMITS}
         budget = sw.Budget(**{name: value + more for name, value in raised.items() if value is not None})
         self.outside(lambda: scope.extend(budget))
+        self.everybody_was_looked_at(scope)
+
+    def everybody_was_looked_at(self, scope):
+        """Check that whoever is first in a queue on a chain that changed still waits for what it can get some day."""
+        for asked in self.waiting.values():
+            at = asked.waiter.parked
+            if at in chain(scope) and at.queue[0] is asked.waiter:
+                output = asked.largest(uncertain)
+                assert output is not None, "it was not refused"
+                assert at in asked.lacking(output, aside), "it was not given what is left"
 
     # What holds after every operation.
 

@@ -3,12 +3,13 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stepwarden as sw
 from stepwarden.host import StepHost
 from tests.core.interpreter import NATIVES, Machine, Recursion, compiled, load
+from tests.effort import EFFORT
 
 
 def machine(host, text, natives=None, *, personas=(), **steps):
@@ -313,6 +314,7 @@ def outcome(run, call):
     return result, left, run.own, run.total, run.held
 
 
+@settings(max_examples=100 * EFFORT)
 @given(drawn=programs())
 def test_a_host_and_the_decorators_agree_on_every_program(drawn):
     """Any program leaves the same result and the same receipts when a host runs it as when its functions are decorated."""

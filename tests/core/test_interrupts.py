@@ -7,6 +7,7 @@ a call of something written in C, and where a loop jumps back. After a call of a
 import contextlib
 import contextvars
 import functools
+import gc
 import inspect
 import threading
 
@@ -49,6 +50,14 @@ class Raises(Instants):
         super().__init__(number, interrupt)
         self.into_python = set()
         self.where = None
+
+    def __enter__(self):
+        gc.disable()  # nobody hears what is raised in a finaliser, and one may run at any moment
+        return super().__enter__()
+
+    def __exit__(self, *exc_info):
+        super().__exit__(*exc_info)
+        gc.enable()
 
     def trace(self, frame, event, arg):
         if event == "call" and frame.f_code.co_name != "__init__" and not frame.f_code.co_flags & inspect.CO_GENERATOR:

@@ -19,7 +19,7 @@ FUNCTIONS = (
 )  # fmt: skip
 CLASSES = (
     "Budget", "Usage", "Stage", "Policy", "SideEffect", "ErrorBoundary", "Status", "Reservation", "Hold", "StepScope",
-    "PersonaScope", "Run", "Receipt", "MemoryLedger", "Hooks", "HookEvent", "Deny", "ReplaceArgs", "ReplaceOutput",
+    "PersonaScope", "Run", "Receipt", "MemoryLedger", "SQLiteLedger", "Hooks", "HookEvent", "Deny", "ReplaceArgs", "ReplaceOutput",
     "BudgetThreshold", "StepDefinition", "PersonaDefinition", "UnscopedCallWarning",
 )  # fmt: skip
 ERRORS = {
@@ -40,7 +40,7 @@ ERRORS = {
     "ManifestError": ValueError,
     "LedgerError": Exception,
 }
-LATER = ("Account", "SQLiteLedger", "PostgresLedger")
+LATER = ("Account", "PostgresLedger")
 ARRIVING = ("guard", "guarded_call", "install", "llm_call", "llm_call_async", "uninstall", "__version__")
 # What the design names in prose or implies: the types of what receipts and definitions carry.
 BESIDE = ("Reply", "hooks", "CallRecord", "ToolRecord", "ReceiptError", "ToolDefinition")
@@ -138,7 +138,7 @@ def test_every_pinned_argument_can_be_given_by_name(name):
 
 def test_a_run_knows_nothing_of_what_is_not_built_yet():
     """A run has no argument that nothing stands behind yet."""
-    assert not {"ledger", "accounts", "tenant", "sign"} & set(inspect.signature(sw.Run).parameters)
+    assert not {"accounts", "tenant"} & set(inspect.signature(sw.Run).parameters)
 
 
 def test_nothing_else_is_public():

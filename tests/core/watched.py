@@ -3,9 +3,11 @@
 from collections import Counter
 
 from stepwarden.core import _hold, _queue, _record, _reserve
+from stepwarden.core._money import picodollars
+from stepwarden.core._tally import NO_EXTRA
 
 LIMITS = ("max_tokens", "max_input_tokens", "max_output_tokens", "max_usd", "max_calls")
-COUNTS = ("input", "output", "cost", "calls")
+COUNTS = {"input": "max_input_tokens", "output": "max_output_tokens", "cost": "max_usd", "calls": "max_calls"}
 
 
 def chain(scope):
@@ -15,6 +17,14 @@ def chain(scope):
         around.append(scope)
         scope = scope.parent
     return around
+
+
+def own_of(meter):
+    """Return what a scope spent itself."""
+    own = meter.usage("own", NO_EXTRA)
+    return Counter(
+        input=own.input_tokens, output=own.output_tokens, cost=picodollars(own.cost_usd, "own"), calls=own.calls
+    )
 
 
 def toward(input_tokens, output_tokens, cost, calls):
@@ -123,10 +133,10 @@ class Watch:
             if meter is None:
                 continue
             aside = held.get(scope, Counter())
-            for count in COUNTS:
-                assert getattr(meter, f"aside_{count}") == aside[count], (scope.name, count, "is not what is open")
+            for count, limit in COUNTS.items():
+                assert meter.aside(limit) == aside[count], (scope.name, count, "is not what is open")
                 if scope.status is None:
-                    assert getattr(meter, f"total_{count}") == own[scope][count], (scope.name, count, "is not the sum")
+                    assert meter.spent(limit) == own[scope][count], (scope.name, count, "is not the sum")
             for limit, most in scope.limits.items() if scope.limits else ():
                 if most is not None and limit in LIMITS:
                     over = scope.spent(limit) + scope.aside(limit) - most
@@ -156,13 +166,13 @@ class Watch:
             heir = scope.nearest_open_around()
             mine = self.folded.pop(scope, Counter())
             if scope.meter is not None:
-                mine.update({count: getattr(scope.meter, f"own_{count}") for count in COUNTS})
+                mine.update(own_of(scope.meter))
             self.folded.setdefault(heir, Counter()).update(mine)
         sums = {scope: Counter() for scope in self.scopes}
         for scope in self.scopes:
             mine = Counter(self.folded.get(scope, ()))
             if scope.meter is not None:
-                mine.update({count: getattr(scope.meter, f"own_{count}") for count in COUNTS})
+                mine.update(own_of(scope.meter))
             for one in chain(scope):
                 if one in sums:
                     sums[one].update(mine)

@@ -28,6 +28,18 @@ def test_every_completion_that_is_made_is_held(given, choices):
     assert CompletionCall({"model": "m", **given}).choices == choices
 
 
+def test_a_completion_without_a_limit_stays_as_short_as_the_api_makes_it(server, kind):
+    """Where a legacy completion names no limit the API takes 16 tokens; the guard holds and sends those, not more."""
+
+    async def scenario():
+        async with guarded(kind, server) as client:
+            with sw.Run(budget=sw.Budget(max_tokens=9_999)), sw.step("s", default_max_output_tokens=512):
+                await done(client.completions.create(model="m", prompt="a"))
+
+    play(scenario)
+    assert server.requests[0].body["max_tokens"] == 16
+
+
 def test_completions_share_what_is_granted(server, kind):
     """Two prompts twice each may have a quarter of what was granted, and their usage is that of them all."""
     server.default = Reply(text="word " * 50)

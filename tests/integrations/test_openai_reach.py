@@ -144,8 +144,9 @@ def test_a_client_that_cannot_be_copied_is_refused_with_the_reason(server):
 
 @pytest.mark.parametrize("thing", [object(), None, "openai", openai, openai.OpenAI], ids=lambda thing: repr(thing)[:20])
 def test_anything_else_is_refused_with_what_is_taken(thing):
-    """`guard` of what is no client is a TypeError that says what it takes."""
-    with pytest.raises(TypeError, match=r"guard\(\) takes an openai\.OpenAI or openai\.AsyncOpenAI, not "):
+    """`guard` of what is no client is a TypeError that says what it takes, and what to do with others."""
+    taken = r"openai\.OpenAI, openai\.AsyncOpenAI, anthropic\.Anthropic or anthropic\.AsyncAnthropic"
+    with pytest.raises(TypeError, match=rf"guard\(\) takes an {taken}, not \w+; reserve .* with guarded_call"):
         sw.guard(thing)
 
 

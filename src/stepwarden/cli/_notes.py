@@ -1,6 +1,6 @@
 """What the numbers of a table do not say: errors, refused tools, and whatever should have been zero."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rich.table import Table
@@ -36,9 +36,16 @@ def notes_table(run: Run) -> Table | None:
     Args:
         run: The run, which has ended.
     """
-    notes = list(_notes(run))
-    if not notes:
-        return None
+    notes = [*notes_of(run.receipts)]
+    notes += [Note(run.name, text, "bold") for text in amounts_apart(run.overshoot, run.uncertain)]
+    unpriced = run.total.unpriced_calls
+    if unpriced:
+        notes.append(Note(run.name, f"{plural(unpriced, 'call')} without a price, counted as $0", "bold"))
+    return lay_out_notes(notes) if notes else None
+
+
+def lay_out_notes(notes: Sequence[Note]) -> Table:
+    """Make a table of notes."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
     table.add_column(overflow="fold")
@@ -49,9 +56,10 @@ def notes_table(run: Run) -> Table | None:
     return table
 
 
-def _notes(run: Run) -> Iterator[Note]:
+def notes_of(receipts: Sequence[Receipt]) -> Iterator[Note]:
+    """Give what the numbers of receipts do not say, in the order in which they were left."""
     told = set()
-    for receipt in run.receipts:
+    for receipt in receipts:
         style = STATUS_STYLES[receipt.status]
         # An error that leaves several scopes is told once, for the innermost: its receipt comes first.
         if receipt.error is not None and receipt.error not in told:
@@ -62,16 +70,12 @@ def _notes(run: Run) -> Iterator[Note]:
                 yield Note(receipt.name, f"tool {tool.name} {tool.outcome}: {tool.reason or 'no reason given'}", style)
         for text in _oddities(receipt):
             yield Note(receipt.name, text, style)
-    for text in _amounts_apart(run.overshoot, run.uncertain):
-        yield Note(run.name, text, "bold")
-    if run.total.unpriced_calls:
-        yield Note(run.name, f"{plural(run.total.unpriced_calls, 'call')} without a price, counted as $0", "bold")
 
 
 def _oddities(receipt: Receipt) -> Iterator[str]:
     if receipt.clamped_calls:
         yield f"{plural(receipt.clamped_calls, 'call')} got a lower output limit than asked for, to fit the budget"
-    yield from _amounts_apart(receipt.overshoot, receipt.uncertain)
+    yield from amounts_apart(receipt.overshoot, receipt.uncertain)
     if receipt.open_holds:
         yield f"{plural(receipt.open_holds, 'call')} still open when it ended"
     if receipt.late != Usage():
@@ -79,7 +83,8 @@ def _oddities(receipt: Receipt) -> Iterator[str]:
     yield from receipt.warnings
 
 
-def _amounts_apart(overshoot: Usage, uncertain: Usage) -> Iterator[str]:
+def amounts_apart(overshoot: Usage, uncertain: Usage) -> Iterator[str]:
+    """Tell what was spent over a budget, and what is set aside."""
     if overshoot != Usage():
         yield f"over its budget by {amount(overshoot)}"
     if uncertain != Usage():

@@ -11,6 +11,7 @@ from ._load import find_persona, importing_from_here
 from ._outcome import Outcome
 from ._output import Output, say
 from ._problem import UsageError
+from ._recording import recording
 from ._report import show_notes, show_problem, show_receipts
 from ._screen import screen, show
 from ._watch import watch
@@ -23,6 +24,8 @@ def run_persona(
     pairs: Sequence[str],
     budget_usd: str | None,
     budget_tokens: int | None,
+    ledger: str | None,
+    sign: str | None,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -34,6 +37,8 @@ def run_persona(
         pairs: Its arguments as ``name=value``.
         budget_usd: The most that the run may spend, in USD; None for no limit.
         budget_tokens: The most tokens that the run may use; None for no limit.
+        ledger: The file of the ledger that it is recorded in, or None for the default.
+        sign: The file of the key that its records are signed with, or None.
         as_json: Whether one JSON object on stdout replaces everything else.
         debug: Whether an error comes with its traceback.
 
@@ -41,7 +46,8 @@ def run_persona(
         The exit status.
 
     Raises:
-        UsageError: If there is no such persona, or it cannot be called like this.
+        UsageError: If there is no such persona, or it cannot be called like this, or there is no such key.
+        LedgerError: If the ledger cannot be opened.
     """
     budget = _read_budget(budget_usd, budget_tokens)
     with importing_from_here():
@@ -52,15 +58,16 @@ def run_persona(
         console = screen(stderr=True)
         output = Output(None if as_json else _say)
         error: BaseException | None = None
-        run = sw.Run(name=target, budget=budget)
-        try:
-            with run, nullcontext() if as_json else watch(console, run):
-                output.take_from(persona, arguments)
-        except BaseException as raised:  # noqa: BLE001 - Ctrl-C and an agent's `sys.exit` leave receipts as well
-            error = raised
-    outcome = Outcome(run, output.value, error)
+        with recording(ledger, sign) as kept:
+            run = sw.Run(name=target, budget=budget, ledger=kept.ledger, sign=sign)
+            try:
+                with run, nullcontext() if as_json else watch(console, run):
+                    output.take_from(persona, arguments)
+            except BaseException as raised:  # noqa: BLE001 - Ctrl-C and an agent's `sys.exit` leave receipts as well
+                error = raised
+    outcome = Outcome(run, output.value, error or kept.failure)
     if as_json:
-        say(encode(outcome.as_record()))
+        say(encode(outcome.as_record(ledger=str(kept.path))))
     else:
         try:
             if error is None and output.value is not None:
@@ -69,6 +76,7 @@ def run_persona(
             show(console, "")
             show_receipts(console, outcome)
             show_notes(console, outcome)
+            kept.say_how_to_look(console, run.id)
     if debug or not as_json:
         show_problem(outcome, debug=debug)
     return outcome.exit_status

@@ -18,7 +18,7 @@ STATUS_STYLES = {
     Status.ABANDONED: "dim red",
 }
 
-_NAMED = frozenset({"name", "model"})
+_NAMED = frozenset({"name", "model", "persona", "step", "what"})
 _NARROW = 96
 """Characters; below this the optional columns are left out."""
 

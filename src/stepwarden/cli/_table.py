@@ -41,7 +41,7 @@ def receipts_table(console: Console, run: Run, ending: Ending) -> Table:
     left_out = run.receipts_dropped + len(run.receipts) - len(receipts)
     if left_out:
         table.add_row("", Text(f"({left_out:,} earlier ones)", "dim"))
-    for receipt, depth in _as_tree(receipts):
+    for receipt, depth in as_tree(receipts):
         _add(
             table,
             {
@@ -85,7 +85,7 @@ def _numbers(console: Console, of: Receipt | Run) -> dict[str, Text]:
     }
 
 
-def _as_tree(receipts: Sequence[Receipt]) -> list[tuple[Receipt, int]]:
+def as_tree(receipts: Sequence[Receipt]) -> list[tuple[Receipt, int]]:
     """Sort receipts from outside to inside, each under its parent, with its depth.
 
     The log has them in the order in which they ended. Where parallel scopes were opened by turns, their children

@@ -6,6 +6,7 @@ import math
 import operator
 from typing import TYPE_CHECKING
 
+from ._meter import meter_of
 from ._tally import Extra
 from .errors import StepwardenError, UnpricedModelError
 
@@ -116,6 +117,7 @@ def measure(
 def late_owner(scope: Scope, input_tokens: int, output_tokens: int, cost: int, calls: int, tools: int = 0) -> Scope:
     """Find whose `own` a usage is that outlived its scope, and mark it there as late."""
     owner = scope.nearest_open_around()
+    meter_of(scope).share()
     owner.make_detail().late.add(input_tokens, output_tokens, cost, calls, tools)
     return owner
 

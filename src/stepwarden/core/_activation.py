@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._boundary import ErrorBoundary, escalation, own_exhaustion
+from ._durable import until_durable
 from ._firing import Args, Pending, after_step, before_step, observe
 from ._kinds import HookScope, PersonaScope, StepScope
 from ._leaf import end_implicit_run, get_leaf, leave, resolve, set_leaf, step_out
@@ -202,6 +203,7 @@ def _last_hooks(scope: Activation, error: BaseException | None, hooks: Pending[N
         raise late from error
     finally:
         end_implicit_run(scope)
+        yield from until_durable(scope, error)
 
 
 def describe(error: BaseException) -> ReceiptError:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._budget import Limits, in_units
+from ._budget import in_units
 from ._money import format_usd
 from ._tally import Extra
-from .errors import BudgetExceededError
+from .errors import BudgetExceededError, ReserveTimeoutError
 
 if TYPE_CHECKING:
     from ._hold import Hold
     from ._meter import Meter
     from ._scope import Scope
+
+
+Amounts = tuple[int, int, int, int]
+"""Input tokens, output tokens, picodollars and calls."""
+_NOTHING: Amounts = (0, 0, 0, 0)
 
 
 def charge(
@@ -43,20 +48,17 @@ def charge(
         The meter of the outermost scope with a limit that is now passed, or None.
     """
     passed: Meter | None = None
-    aside_input = aside_output = aside_cost = 0
+    tokens = input_tokens + output_tokens
+    held_tokens = held_output = held_cost = 0
     if hold is not None:
-        aside_input, aside_output, aside_cost = hold.input_tokens, hold.output_tokens, hold.cost
+        held_output, held_cost = hold.output_tokens, hold.cost
+        held_tokens = hold.input_tokens + held_output
         hold.state = "closed"
-    if owner is not None:
-        owner.own_input += input_tokens
-        owner.own_output += output_tokens
-        owner.own_cost += cost
-        owner.own_calls += calls
-        owner.own_tools += tools
+    marked = None if extra is None else owner
     try:
-        if owner is not None and extra is not None:
-            owner.scope.make_detail().own.add(extra)
-            owner = None
+        if marked is not None and extra is not None:
+            marked.scope.make_detail().own.add(extra)
+            marked = None
         while meter is not None:
             here = meter
             if here.is_late:
@@ -65,41 +67,60 @@ def charge(
                 here.scope.make_detail().total.add(extra)
             # Nothing is called from here to where the next scope is taken, so that no signal handler and no
             # finaliser can come between: a scope has been counted exactly when it is no longer the next.
-            here.total_input += input_tokens
-            here.total_output += output_tokens
-            here.total_cost += cost
-            here.total_calls += calls
+            if owner is not None:
+                if owner.is_shared:
+                    owner.own_tokens = owner.own_tokens + tokens
+                    owner.own_output = owner.own_output + output_tokens
+                    owner.own_cost = owner.own_cost + cost
+                    owner.own_calls = owner.own_calls + calls
+                    owner.own_tools = owner.own_tools + tools
+                owner = None
+            here.total_tokens = here.total_tokens + tokens
+            here.total_output = here.total_output + output_tokens
+            here.total_cost = here.total_cost + cost
+            here.total_calls = here.total_calls + calls
             if tools:
                 here.total_tools += tools
-            if hold is not None:
-                here.aside_input -= aside_input
-                here.aside_output -= aside_output
-                here.aside_cost -= aside_cost
-                here.aside_calls -= 1
+            if hold is None:
+                here.taken_calls = here.taken_calls + calls
+            else:
+                here.aside_tokens = here.aside_tokens - held_tokens
+                here.aside_output = here.aside_output - held_output
+                here.aside_cost = here.aside_cost - held_cost
             meter = here.parent
-            limits = here.limits
-            if limits is not None and (
-                (limits.tokens is not None and here.total_input + here.total_output > limits.tokens)
-                or (limits.usd is not None and here.total_cost > limits.usd)
-                or (limits.rare and _passes_rare(here, limits))
-            ):
+            if (here.total_tokens > here.most_tokens or here.total_cost > here.most_cost) and _is_passed(here):
                 passed = here
     except BaseException:
         # A signal handler raised between two scopes: the rest of the chain must not miss the usage.
-        if owner is not None and extra is not None:
-            owner.scope.make_detail().own.add(extra)
-        charge(None, meter, input_tokens, output_tokens, cost, calls, tools, extra, hold)
+        freed = _NOTHING if hold is None else (hold.input_tokens, held_output, held_cost, 1)
+        _make_up(meter, owner, marked, (input_tokens, output_tokens, cost, calls), tools, freed, extra)
         raise
     return passed
 
 
-def _passes_rare(meter: Meter, limits: Limits) -> bool:
-    return (
-        (limits.input is not None and meter.total_input > limits.input)
-        or (limits.output is not None and meter.total_output > limits.output)
-        or (limits.calls is not None and meter.total_calls > limits.calls)
-        or (limits.tools is not None and meter.total_tools > limits.tools)
-        or (limits.nanoseconds is not None and meter.scope.spent("max_seconds") > limits.nanoseconds)
+def _make_up(
+    meter: Meter | None,
+    owner: Meter | None,
+    marked: Meter | None,
+    spent: Amounts,
+    tools: int,
+    freed: Amounts,
+    extra: Extra | None,
+) -> None:
+    if marked is not None and extra is not None:
+        marked.scope.make_detail().own.add(extra)
+    while meter is not None:
+        _apply(meter, owner, spent, freed, extra)
+        meter.total_tools += tools
+        if meter is owner and meter.is_shared:
+            meter.own_tools += tools
+        meter = meter.parent
+
+
+def _is_passed(meter: Meter) -> bool:
+    limits = meter.scope.limits
+    return limits is not None and any(
+        value is not None and meter.scope.spent(limit) > value for limit, value in limits.items()
     )
 
 
@@ -123,30 +144,26 @@ def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter 
     at: Meter | None = meter
     back: Meter | None = meter
     input_tokens = hold.input_tokens
+    tokens = input_tokens + output_tokens
     try:
         while at is not None:
             here = at
-            here.aside_input += input_tokens
-            here.aside_output += output_tokens
-            here.aside_cost += cost
-            here.aside_calls += 1
+            here.aside_tokens = here.aside_tokens + tokens
+            here.aside_output = here.aside_output + output_tokens
+            here.aside_cost = here.aside_cost + cost
+            here.taken_calls = here.taken_calls + 1
             at = here.parent
-            limits = here.limits
-            if limits is not None and (
-                (
-                    limits.tokens is not None
-                    and here.total_input + here.total_output + here.aside_input + here.aside_output > limits.tokens
-                )
-                or (limits.usd is not None and here.total_cost + here.aside_cost > limits.usd)
-                or (limits.rare and _lacks_rare(here, limits))
-            ):
+            if (
+                here.total_tokens + here.aside_tokens > here.most_tokens
+                or here.total_cost + here.aside_cost > here.most_cost
+            ) and _lacks_room(here):
                 while back is not at and back is not None:
-                    _apply(back, _NOTHING, (input_tokens, output_tokens, cost, 1), None)
+                    _apply(back, None, _NOTHING, (input_tokens, output_tokens, cost, 1), None)
                     back = back.parent
                 return here
     except BaseException:
         while back is not at and back is not None:
-            _apply(back, _NOTHING, (input_tokens, output_tokens, cost, 1), None)
+            _apply(back, None, _NOTHING, (input_tokens, output_tokens, cost, 1), None)
             back = back.parent
         raise
     hold.output_tokens = output_tokens
@@ -155,18 +172,12 @@ def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter 
     return None
 
 
-def _lacks_rare(meter: Meter, limits: Limits) -> bool:
-    return (
-        (limits.input is not None and meter.total_input + meter.aside_input > limits.input)
-        or (limits.output is not None and meter.total_output + meter.aside_output > limits.output)
-        or (limits.calls is not None and meter.total_calls + meter.aside_calls > limits.calls)
-        or (limits.nanoseconds is not None and meter.scope.spent("max_seconds") > limits.nanoseconds)
+def _lacks_room(meter: Meter) -> bool:
+    limits = meter.scope.limits
+    return limits is not None and any(
+        value is not None and limit != "max_tool_calls" and meter.scope.spent(limit) + meter.aside(limit) > value
+        for limit, value in limits.items()
     )
-
-
-Amounts = tuple[int, int, int, int]
-"""Input tokens, output tokens, picodollars and calls."""
-_NOTHING: Amounts = (0, 0, 0, 0)
 
 
 def turn(
@@ -194,48 +205,49 @@ def turn(
     at = meter = hold.scope.meter
     # From here on nothing is called before `try`, so that a signal handler that raises finds it begun or not.
     hold.state = state
-    if owner is not None:
-        owner.own_input += spent[0]
-        owner.own_output += spent[1]
-        owner.own_cost += spent[2]
-        owner.own_calls += spent[3]
+    marked = owner
     try:
-        if owner is not None and extra is not None:
-            owner.scope.make_detail().own.add(extra)
-            owner = None
+        if marked is not None and extra is not None:
+            marked.scope.make_detail().own.add(extra)
+            marked = None
         while at is not None:
-            _apply(at, spent, freed, extra)
+            _apply(at, owner, spent, freed, extra)
             at = at.parent
     except BaseException:
-        if owner is not None and extra is not None:
-            owner.scope.make_detail().own.add(extra)
+        if marked is not None and extra is not None:
+            marked.scope.make_detail().own.add(extra)
         while at is not None:
-            _apply(at, spent, freed, extra)
+            _apply(at, owner, spent, freed, extra)
             at = at.parent
         raise
     passed = None
     while meter is not None:
-        limits = meter.scope.limits
-        if limits is not None and any(v is not None and meter.scope.spent(limit) > v for limit, v in limits.items()):
+        if _is_passed(meter):
             passed = meter
         meter = meter.parent
     return passed
 
 
-def _apply(meter: Meter, spent: Amounts, freed: Amounts, extra: Extra | None) -> None:
+def _apply(meter: Meter, owner: Meter | None, spent: Amounts, freed: Amounts, extra: Extra | None) -> None:
     # All or nothing, since nothing is called after the first change.
     if meter.is_late:
         meter.scope.freeze()
     if extra is not None:
         meter.scope.make_detail().total.add(extra)
-    meter.total_input += spent[0]
+    tokens = spent[0] + spent[1]
+    if meter is owner and meter.is_shared:
+        meter.own_tokens += tokens
+        meter.own_output += spent[1]
+        meter.own_cost += spent[2]
+        meter.own_calls += spent[3]
+    meter.total_tokens += tokens
     meter.total_output += spent[1]
     meter.total_cost += spent[2]
     meter.total_calls += spent[3]
-    meter.aside_input -= freed[0]
+    meter.taken_calls += spent[3] - freed[3]
+    meter.aside_tokens -= freed[0] + freed[1]
     meter.aside_output -= freed[1]
     meter.aside_cost -= freed[2]
-    meter.aside_calls -= freed[3]
 
 
 def show(limit: str, value: int) -> str:
@@ -316,3 +328,14 @@ def budget_error(
     choice = "give it another error_boundary" if scope.kind == "step" else "catch the error"
     error.add_note(f"to spend more, raise {limit} of {scope.kind} `{scope.name}`; to go on without, {choice}")
     return error
+
+
+def timed_out(scope: Scope, limit: str, waited: float) -> ReserveTimeoutError:
+    """Make the error for a call that waited for other calls' holds for as long as it may, *waited* in seconds."""
+    return ReserveTimeoutError(
+        f"{scope.kind} `{scope.name}` has no room in {limit} now: other calls hold it (waited {waited:.3g}s)",
+        waited=waited,
+        scope_kind=scope.kind,
+        scope_name=scope.name,
+        limit=limit,
+    )

@@ -11,6 +11,8 @@ from ._budget import in_units
 from ._hooks import THRESHOLD, Deny, Hook, HookEvent, ReplaceArgs, ReplaceOutput
 from ._kinds import HookScope
 from ._leaf import restore, set_leaf
+from ._ledger import Ticket
+from ._tree import runs_event_loop
 from .errors import Amount, HookDeniedError
 
 if TYPE_CHECKING:
@@ -23,8 +25,12 @@ Pending = Generator[Awaitable[Any], Any, R]
 Args = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def run_sync(pending: Pending[R]) -> R:
+def run_sync(pending: Pending[R], *, blocks: bool = False) -> R:
     """Run a state machine where nothing can be awaited.
+
+    Args:
+        pending: The state machine.
+        blocks: Whether it waits for the ledger even on a thread that runs an event loop.
 
     Raises:
         TypeError: If it has something to await: a coroutine hook on a sync step.
@@ -32,6 +38,9 @@ def run_sync(pending: Pending[R]) -> R:
     try:
         awaitable = next(pending)
         while True:
+            if isinstance(awaitable, Ticket):
+                awaitable = _wait_for(awaitable, pending) if blocks or not runs_event_loop() else next(pending)
+                continue
             if inspect.iscoroutine(awaitable):
                 awaitable.close()
             awaitable = pending.throw(
@@ -39,6 +48,14 @@ def run_sync(pending: Pending[R]) -> R:
             )
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
+
+
+def _wait_for(ticket: Ticket, pending: Pending[Any]) -> Awaitable[Any]:
+    try:
+        ticket.wait()
+    except BaseException as error:  # noqa: BLE001 - it goes on inside the machine
+        return pending.throw(error)
+    return next(pending)
 
 
 async def run_async(pending: Pending[R]) -> R:

@@ -55,13 +55,15 @@ class Hold:
 
     __slots__ = (
         "asked_output", "cost", "fixed_cost", "guessed", "input_tokens", "keeper", "min_output", "model",
-        "output_tokens", "previous", "rates", "scope", "state",
+        "number", "output_tokens", "previous", "rates", "scope", "state",
     )  # fmt: skip
 
     scope: Scope | None
     keeper: Scope | None
     previous: Hold | None
     cost: int
+    # What its run's journal calls it; set when it is first noted there.
+    number: int
     # Whose own its estimate is, as what it was charged, and what is uncertain.
     guessed: tuple[Scope, CallEntry, Extra]
 
@@ -133,20 +135,20 @@ class Hold:
             ValueError: If the cost is negative, not finite or no amount.
             TypeError: If a count is no int, or is left out though some was reserved.
         """
-        if input_tokens is None or output_tokens is None:
-            input_tokens = self._unsaid("input_tokens", input_tokens, self.input_tokens)
-            output_tokens = self._unsaid("output_tokens", output_tokens, self.output_tokens)
+        if input_tokens.__class__ is not int or input_tokens < 0:
+            input_tokens = self._said("input_tokens", input_tokens, self.input_tokens)
+        if output_tokens.__class__ is not int or output_tokens < 0:
+            output_tokens = self._said("output_tokens", output_tokens, self.output_tokens)
         scope = self.scope
         if scope is None:
             self._close_unscoped()
             return
-        if not (input_tokens.__class__ is output_tokens.__class__ is int and input_tokens >= 0 <= output_tokens):
-            input_tokens, output_tokens = count(input_tokens, "input_tokens"), count(output_tokens, "output_tokens")
         cost = self.fixed_cost if cost_usd is None else picodollars(cost_usd, "cost_usd")
         used = model or self.model
         extra = error = None
         if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated or unpriced:
-            rates = self.rates if model is None or model == self.model else scope.run.rates(model) or self.rates
+            is_other = cost is None and model is not None and model != self.model
+            rates = scope.run.rates(model) or self.rates if is_other else self.rates
             counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
             cost, extra, error = measure(scope, used, cost, rates, *counts, estimated=estimated, unpriced_part=unpriced)
         tree = scope.tree
@@ -160,21 +162,22 @@ class Hold:
                     passed = charge(meter, scope.meter, input_tokens, output_tokens, cost, 1, 0, extra, self)
                 else:
                     owner, passed = self._replace_estimate(scope, input_tokens, output_tokens, cost, 1, extra)
-                if self.keeper is not None and self.keeper.holds:
-                    self.keeper.holds.discard(self)
+                self.let_go()
                 if used:
                     owner.last_model = used
                 detail = owner.detail or owner.make_detail()
-                detail.calls.append(
-                    (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
-                )
+                call = (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
+                detail.calls.append(call)
                 if passed is not None:
                     error = exceeded(passed.scope, "settle")
                 if tree.waiting:
                     look(scope)
+                self.scope = None  # its context may keep it until it takes the next one, but no tree with it
             except BaseException:
                 look(scope)  # a signal handler may have raised, and whoever can move must not wait for the next change
                 raise
+        if scope.run.journal is not None:
+            scope.run.journal.settled(self, owner, "settled", call, extra)
         if armed.thresholds:
             fire_thresholds(scope, error)
         if error is not None:
@@ -196,13 +199,15 @@ class Hold:
                 raise HoldClosedError("this hold was settled or released before")
             if self.state is OPEN:
                 self.give_back()
-                return
-            try:
-                self._replace_estimate(scope, 0, 0, 0, 0, None)
-                look(scope)
-            except BaseException:
-                look(scope)
-                raise
+            else:
+                try:
+                    self._replace_estimate(scope, 0, 0, 0, 0, None)
+                    look(scope)
+                except BaseException:
+                    look(scope)
+                    raise
+        if scope.run.journal is not None:
+            scope.run.journal.settled(self, scope, "released", None, None)
 
     def leave(self) -> None:
         """Charge the input as estimated and keep the rest as uncertain: the call was sent, its cost is unknown.
@@ -232,6 +237,8 @@ class Hold:
             except BaseException:
                 look(scope)
                 raise
+        if scope.run.journal is not None:
+            scope.run.journal.settled(self, owner, "uncertain", record, extra)
         if armed.thresholds:
             fire_thresholds(scope)
 
@@ -315,10 +322,10 @@ class Hold:
         return self.fixed_cost is None and self.rates is None
 
     @staticmethod
-    def _unsaid(name: str, said: int | None, reserved: int) -> int:
+    def _said(name: str, said: int | None, reserved: int) -> int:
         if said is None and reserved:
             raise TypeError(f"settle() needs {name}, of which {reserved} were reserved: say what the call used, or 0")
-        return said or 0
+        return 0 if said is None else count(said, name)
 
     def _close_unscoped(self) -> None:
         if self.state is CLOSED:

@@ -6,11 +6,18 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ._receipt import Receipt
-from .errors import DefinitionError
+from .errors import DefinitionError, LedgerError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._run import Run
+
+Keep = Callable[[Any], None]
 
 
 class Finished(Protocol):
@@ -22,7 +29,9 @@ class Finished(Protocol):
 
 
 class MemoryLedger:
-    """Keep the newest receipts in memory.
+    """Keep the newest receipts in memory: the ledger that costs nothing to wait for.
+
+    A run has one of its own, and keeps its receipts in this one too where it is given.
 
     Args:
         max_receipts: How many it keeps; older ones are dropped and counted.
@@ -31,7 +40,7 @@ class MemoryLedger:
         DefinitionError: If *max_receipts* is not an int >= 0.
     """
 
-    __slots__ = ("__weakref__", "_dropped", "_finished", "_lock", "_max", "_trim_above")
+    __slots__ = ("__weakref__", "_dropped", "_finished", "_lock", "_max", "_trim_above", "is_closed")
 
     def __init__(self, max_receipts: int = 10_000) -> None:
         if type(max_receipts) is not int or max_receipts < 0:
@@ -41,8 +50,44 @@ class MemoryLedger:
         # Dropping needs a lock, so it is done for many at once.
         self._trim_above = max_receipts + _DROPPED_AT_ONCE
         self._dropped = 0
+        self.is_closed = False
         self._lock = threading.RLock()
         _ledgers.add(self)
+
+    def open(self, run: Run) -> None:
+        """Keep what a run leaves here too, from now on.
+
+        Raises:
+            LedgerError: If it is closed.
+            DefinitionError: If the run is to be signed.
+        """
+        self._refuse_closed()
+        if run.sign is not None:
+            raise DefinitionError("run.sign needs a ledger that keeps records, such as SQLiteLedger")
+        if run.memory is not self:
+            run.keep = keep_in_both(run.memory.keep, self.keep)
+
+    def latest(self, limit: int) -> tuple[Receipt, ...]:
+        """Return the newest receipts that it keeps, at most *limit*, in completion order."""
+        self._refuse_closed()
+        return self.receipts[-limit:] if limit > 0 else ()
+
+    def close(self) -> None:
+        """Take no further run; what is kept can still be read from `receipts`."""
+        self.is_closed = True
+
+    def __enter__(self) -> Self:
+        self._refuse_closed()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _refuse_closed(self) -> None:
+        if self.is_closed:
+            raise LedgerError("this MemoryLedger is closed; make another one")
 
     def keep(self, finished: Finished) -> None:
         """Keep a closed scope, from which its receipt is made when it is read."""
@@ -79,6 +124,16 @@ class MemoryLedger:
             while len(self._finished) > self._max:
                 self._finished.popleft()
                 self._dropped += 1
+
+
+def keep_in_both(first: Keep, second: Keep) -> Keep:
+    """Return what keeps a closed scope in two places."""
+
+    def keep(finished: Any) -> None:
+        first(finished)
+        second(finished)
+
+    return keep
 
 
 _DROPPED_AT_ONCE = 256

@@ -12,6 +12,7 @@ Money = Decimal | int | str | float
 _CONTEXT = Context(prec=200, rounding=ROUND_CEILING, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[InvalidOperation])
 # Above this an amount is a mistake, and converting 1e999999 would take all memory.
 _LARGEST_EXPONENT = 18
+_ZERO = Decimal(0)
 _REMEMBERED = 4_096
 _converted: dict[Decimal, int] = {}
 
@@ -66,6 +67,8 @@ def exact_usd(value: object, field: str, error: type[ValueError] = ValueError) -
 
 def dollars(pico: int) -> Decimal:
     """Convert picodollars to exact USD without trailing zeros or an exponent."""
+    if not pico:
+        return _ZERO  # most amounts of most receipts
     amount = _CONTEXT.normalize(_CONTEXT.scaleb(Decimal(pico), -12))
     return _CONTEXT.quantize(amount, Decimal(1)) if amount.as_tuple().exponent > 0 else amount  # type: ignore[operator]
 

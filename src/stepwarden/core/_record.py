@@ -54,6 +54,7 @@ def record_usage(
             counted, without a cost.
         ValueError: If the cost is negative, not finite or no amount; then nothing is counted.
         TypeError: If a count is no int; then nothing is counted.
+        LedgerError: If the run has ended and its ledger is closed; the usage stays counted.
     """
     scope = get_leaf()
     if scope is None or scope.status is not None:
@@ -70,8 +71,9 @@ def record_usage(
     extra = None
     if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
         used = model or default_model()
+        rates = scope.run.rates(used) if cost is None else None
         counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
-        cost, extra, error = measure(scope, used, cost, scope.run.rates(used), *counts, estimated=estimated)
+        cost, extra, error = measure(scope, used, cost, rates, *counts, estimated=estimated)
     tree = scope.tree
     with tree.lock:
         owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
@@ -81,11 +83,14 @@ def record_usage(
         if model:
             owner.last_model = model
         detail = owner.detail or owner.make_detail()
-        detail.calls.append((model, input_tokens, output_tokens, cost, "recorded", False))
+        call = (model, input_tokens, output_tokens, cost, "recorded", False)
+        detail.calls.append(call)
         if passed is not None:
             error = exceeded(passed.scope, "record")
         if tree.waiting:
             look(scope)
+    if scope.run.journal is not None:
+        scope.run.journal.used(owner, call, extra)
     if armed.thresholds:
         fire_thresholds(scope, error)
     if error is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -10,21 +9,23 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._accounting import at_least_0, check_timeout, has_usd_limit, unpriced
-from ._charge import budget_error, set_aside, show
+from ._charge import budget_error, set_aside, show, timed_out
+from ._durable import secure
+from ._firing import run_async, run_sync
 from ._hold import OPEN, PENDING, Hold, context_hold, get_hold, set_hold
 from ._leaf import default_model, get_leaf, resolve
 from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import Waiter, admit, park, withdraw
 from ._settings import meet_unscoped, settings
+from ._tree import runs_event_loop
 from ._watch import tell_refused, tell_waited
-from .errors import ReserveTimeoutError, RunClosedError, StepwardenError, WouldBlockError
+from .errors import RunClosedError, StepwardenError, WouldBlockError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ._scope import Scope
-
 
 R = TypeVar("R")
 
@@ -45,7 +46,7 @@ class Reservation:
     _input: int
     _output: int
     _min_output: int
-    _cost: Money | None
+    _cost: int | None
     _model: str | None
     _wait: bool
     _timeout: float | None
@@ -65,10 +66,13 @@ class Reservation:
             WouldBlockError: If it would have to wait on a thread that runs an event loop.
             UnpricedModelError: If a USD limit is in force and the model has no price.
             RunClosedError: If the run around has ended.
+            LedgerError: If the ledger cannot record the hold; then it is given back.
         """
         hold = self._obtain()
         if hold.state is PENDING:
             self._contend(hold, _arm_thread, self._wait_in_thread)
+        if hold.scope is not None and hold.scope.run.journal is not None:
+            run_sync(secure(hold, hold.scope.run.journal), blocks=True)
         return _in_context(hold)
 
     def __await__(self) -> Generator[Any, None, Hold]:
@@ -81,14 +85,23 @@ class Reservation:
             waiting = self._contend(hold, _arm_task, self._wait_in_task)
             if waiting is not None:
                 await waiting
+        if hold.scope is not None and hold.scope.run.journal is not None:
+            await run_async(secure(hold, hold.scope.run.journal))
         return _in_context(hold)
 
     def __enter__(self) -> Hold:
         hold = self._obtain()
         if hold.state is PENDING:
             self._contend(hold, _arm_thread, self._wait_in_thread)
+        if hold.scope is not None and hold.scope.run.journal is not None:
+            run_sync(secure(hold, hold.scope.run.journal), blocks=True)
         self._blocks.append(hold)
-        return _in_context(hold)
+        previous = get_hold()
+        while previous is not None and previous.state is not OPEN:
+            previous = previous.previous
+        hold.previous = previous
+        set_hold(hold)
+        return hold
 
     async def __aenter__(self) -> Hold:
         hold = await self._acquire_in_task()
@@ -99,15 +112,11 @@ class Reservation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         blocks = self._blocks
-        hold = get_hold()
-        if hold is None or len(blocks) != 1 or blocks[0] is not hold:
+        if len(blocks) != 1 or blocks[0].state is OPEN:
             self._leave()
-            return
-        # The common case: the only block, left where it was entered.
-        blocks.remove(hold)
-        if hold.state is OPEN:
-            hold.leave()
-        set_hold(hold.previous)
+        else:
+            # The common case: the only block, and its hold is over. Its context keeps it until it takes the next.
+            blocks.clear()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -131,7 +140,7 @@ class Reservation:
             set_hold(hold.previous)
 
     def _describe(self) -> Hold:
-        fixed = None if self._cost is None else picodollars(self._cost, "cost_usd")
+        fixed = self._cost
         model = self._model
         scope = get_leaf()
         if scope is None or scope.status is not None:
@@ -139,8 +148,7 @@ class Reservation:
             if scope is None:
                 meet_unscoped("a reserved call")
                 hold = Hold(None, self._input, self._output, self._min_output, fixed, model, None)
-                hold.cost = fixed or 0
-                hold.state = OPEN
+                hold.cost, hold.state = fixed or 0, OPEN
                 return hold
             if scope.status is not None and scope.run.status is not None:
                 raise RunClosedError(f"run `{scope.run.name}` has ended, and no call can be reserved under it")
@@ -157,15 +165,24 @@ class Reservation:
     def _obtain(self) -> Hold:
         """Take the hold if everything fits and nobody waits, which is the common case; else leave it pending."""
         scope = get_leaf()
-        if self._cost is None or scope is None or scope.status is not None:
+        cost = self._cost
+        if cost is None or scope is None or scope.status is not None:
             hold = self._describe()
             scope = hold.scope
             if scope is None:
                 return hold
             cost = hold.cost_of(hold.output_tokens)
         else:
-            cost = picodollars(self._cost, "cost_usd")
-            hold = Hold(scope, self._input, self._output, self._min_output, cost, self._model, None)
+            # As `Hold.__init__` does it, which costs as much again as all of this.
+            hold = _new(Hold)
+            hold.scope = hold.keeper = scope
+            hold.input_tokens = self._input
+            hold.output_tokens = hold.asked_output = self._output
+            hold.min_output = self._min_output
+            hold.fixed_cost = cost
+            hold.model = self._model
+            hold.rates = None
+            hold.state = PENDING
         tree = scope.tree
         with tree.lock:
             if not tree.waiting:
@@ -173,7 +190,7 @@ class Reservation:
                     hold.register(scope)
                 else:
                     scope.holds.add(hold)
-                if set_aside(scope.meter or meter_of(scope), hold, hold.output_tokens, cost) is not None:
+                if set_aside(scope.meter or meter_of(scope), hold, self._output, cost) is not None:
                     hold.let_go()
         return hold
 
@@ -185,7 +202,7 @@ class Reservation:
                 if blocked is None:
                     return None
                 if not self._wait or (self._timeout is not None and self._timeout <= 0):
-                    raise _timed_out(*blocked, 0.0)
+                    raise timed_out(*blocked, 0.0)
                 waiter = Waiter(hold)
                 arm(waiter)
                 park(waiter, *blocked)
@@ -198,18 +215,17 @@ class Reservation:
         """Return how much longer may be waited, in seconds, and the scope whose `max_seconds` that is, if so."""
         longest = (settings.max_wait if self._timeout is None else min(self._timeout, settings.max_wait)) - waited
         hurried: Scope | None = None
-        at = scope
-        while at is not None:
-            if at.limits is not None and at.limits.nanoseconds is not None:
-                left = max(0.0, (at.limits.nanoseconds - at.spent("max_seconds")) / 1e9)
+        while scope is not None:
+            if scope.limits is not None and scope.limits.nanoseconds is not None:
+                left = max(0.0, (scope.limits.nanoseconds - scope.spent("max_seconds")) / 1e9)
                 if left <= longest:
-                    longest, hurried = left, at
-            at = at.parent
+                    longest, hurried = left, scope
+            scope = scope.parent
         return longest, hurried
 
     def _wait_in_thread(self, waiter: Waiter) -> None:
         with _waiting(waiter) as began:
-            if _runs_event_loop():
+            if runs_event_loop():
                 raise WouldBlockError(
                     "acquire() would wait for other calls' holds on a thread that runs an event loop, and freeze it; "
                     "use `await reserve(...)` or `async with reserve(...)`, or wait=False"
@@ -263,7 +279,7 @@ class Reservation:
                     reason="deadline",
                 )
             assert waiter.parked is not None
-            raise _timed_out(waiter.parked, waiter.limit, waited)
+            raise timed_out(waiter.parked, waiter.limit, waited)
 
 
 def _in_context(hold: Hold) -> Hold:
@@ -327,21 +343,6 @@ def take_out(waiter: Waiter) -> None:
         withdraw(waiter)
 
 
-def _timed_out(scope: Scope, limit: str, waited: float) -> StepwardenError:
-    return ReserveTimeoutError(
-        f"{scope.kind} `{scope.name}` has no room in {limit} now: other calls hold it (waited {waited:.3g}s)",
-        waited=waited,
-        scope_kind=scope.kind,
-        scope_name=scope.name,
-        limit=limit,
-    )
-
-
-def _runs_event_loop() -> bool:
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and asyncio._get_running_loop() is not None
-
-
 def reserve(
     *,
     input_tokens: int = 0,
@@ -383,7 +384,7 @@ def reserve(
     made._input = input_tokens
     made._output = output_tokens
     made._min_output = min_output_tokens
-    made._cost = cost_usd
+    made._cost = None if cost_usd is None else picodollars(cost_usd, "cost_usd")
     made._model = model
     made._wait = wait
     made._timeout = timeout

@@ -12,22 +12,26 @@ from typing import TYPE_CHECKING, Self, cast
 from ._budget import Budget
 from ._deadline import close_deadline, open_deadline
 from ._definition import StepDefinition, parse_budget, parse_name, parse_output_default
+from ._durable import until_durable
+from ._firing import Pending, run_async, run_sync
 from ._hooks import Hooks
 from ._leaf import get_leaf, leave, resolve, restore, set_leaf
-from ._memory import MemoryLedger
+from ._memory import Keep, MemoryLedger, keep_in_both
 from ._plan import Plan
 from ._policy import UNRESTRICTED, Policy
 from ._queue import end, look
 from ._rates import Rates
 from ._receipt import Receipt, ReceiptError, Status
 from ._scope import Scope
-from ._settings import PriceTable, parse_prices, settings
+from ._settings import PriceTable, parse_ledger, parse_prices, settings
 from ._tree import Tree, current_flow, entered
 from ._watch import Watched, Watcher, close_scope, watch
 from .errors import DefinitionError, ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from ._ledger import Journal, Ledger
 
 
 class Run(Scope):
@@ -53,6 +57,10 @@ class Run(Scope):
         default_max_output_tokens: The output assumed for a call that names no limit, in tokens; 1,024 by default.
         max_receipts: How many receipts it keeps; older ones are dropped and counted.
         name: What messages call it.
+        ledger: Where what it leaves is kept, besides the newest receipts in memory; None for that of the run around,
+            or of `configure`.
+        sign: The file of a private key that the end of its records is signed with, for a ledger that keeps records;
+            None for that of the run around, in the same ledger.
 
     Raises:
         DefinitionError: If an argument cannot be right.
@@ -60,8 +68,8 @@ class Run(Scope):
 
     kind = "run"
     __slots__ = (
-        "_id", "_own_hooks", "_table", "audience", "default_max_output_tokens", "hooks", "is_implicit",
-        "keep", "ledger", "watchers",
+        "_id", "_own_hooks", "_own_ledger", "_table", "audience", "default_max_output_tokens", "hooks", "is_implicit",
+        "journal", "keep", "ledger", "memory", "sign", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +82,8 @@ class Run(Scope):
         default_max_output_tokens: int | None = None,
         max_receipts: int = 10_000,
         name: str | None = None,
+        ledger: Ledger | None = None,
+        sign: str | os.PathLike[str] | None = None,
     ) -> None:
         if policy is not None and not isinstance(policy, Policy):
             raise DefinitionError(f"run.policy must be a Policy or None, not {policy!r}")
@@ -82,8 +92,14 @@ class Run(Scope):
         self.default_max_output_tokens = parse_output_default(
             default_max_output_tokens, "run.default_max_output_tokens"
         )
-        self.ledger = MemoryLedger(max_receipts)
-        self.keep = self.ledger.keep
+        key: object = sign
+        if key is not None and (not isinstance(key, str | os.PathLike) or not os.fspath(key)):
+            raise DefinitionError(f"run.sign must be the path of a key file, not {sign!r}")
+        self.sign = sign
+        self._own_ledger = None if ledger is None else parse_ledger(ledger, "run.ledger")
+        self.memory = MemoryLedger(max_receipts)
+        self.keep: Keep = self.memory.keep
+        self.journal: Journal | None = None
         self._table = {} if prices is None else parse_prices(prices)
         self._id = os.urandom(10).hex()
         self._own_hooks = hooks
@@ -107,8 +123,23 @@ class Run(Scope):
         self.run = self
         around_hooks: Hooks = settings.hooks if parent is None else parent.run.hooks
         self.hooks: Hooks = around_hooks if self._own_hooks is None else self._own_hooks
+        self.ledger: Ledger = self._own_ledger or self._ledger_around(parent)
+        if self.sign is None and parent is not None and parent.run.ledger is self.ledger:
+            self.sign = parent.run.sign
         self.audience: Hooks | type[Watched] = self.hooks
         self.watchers: tuple[Watcher, ...] = ()
+
+    def _ledger_around(self, parent: Scope | None) -> Ledger:
+        around: Ledger = settings.ledger if parent is None else parent.run.ledger
+        # What is in memory only, and not asked for, keeps what its own run leaves.
+        is_asked_for = around is not (settings.memory if parent is None else parent.run.memory)
+        return around if is_asked_for else self.memory
+
+    def _open_journal(self) -> None:
+        self.journal = self.ledger.open(self)
+        if self.journal is not None:
+            self.audience = Watched
+            self.keep = keep_in_both(self.memory.keep, self.journal.closed)
 
     @property
     def id(self) -> str:
@@ -123,16 +154,16 @@ class Run(Scope):
     @property
     def receipts(self) -> tuple[Receipt, ...]:
         """The newest receipts of steps and personas under it, in completion order, so inner before outer."""
-        return self.ledger.receipts
+        return self.memory.receipts
 
     @property
     def receipts_dropped(self) -> int:
         """How many receipts were dropped to make room for newer ones."""
-        return self.ledger.dropped
+        return self.memory.dropped
 
     def drain(self) -> tuple[Receipt, ...]:
         """Return the receipts and forget them."""
-        return self.ledger.drain()
+        return self.memory.drain()
 
     @property
     def open_scopes(self) -> tuple[Scope, ...]:
@@ -165,6 +196,7 @@ class Run(Scope):
             around = around.run.parent  # a run that has ended takes no more, but one around it may
         try:
             self._place(self.plan, around)
+            self._open_journal()
             if around is None:
                 entered[id(self.tree)] = self.tree
             self.flow = current_flow()
@@ -178,14 +210,7 @@ class Run(Scope):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        status = Status.COMPLETED if error is None else status_of(error)
-        try:
-            stray = leave(self, status)
-        except BaseException:
-            leave(self, status)  # a signal handler raised in the middle, and the run has ended all the same
-            raise
-        if stray is not None and (error is None or isinstance(error, Exception)):
-            raise stray from error
+        run_sync(self._end(error), blocks=True)
 
     async def __aenter__(self) -> Self:
         self.__enter__()
@@ -196,9 +221,20 @@ class Run(Scope):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         raised = await close_deadline(self, kind, error, trace)
-        self.__exit__(None if raised is None else type(raised), raised, trace)
+        await run_async(self._end(raised))
         if raised is not None and raised is not error:
             raise raised
+
+    def _end(self, error: BaseException | None) -> Pending[None]:
+        status = Status.COMPLETED if error is None else status_of(error)
+        try:
+            stray = leave(self, status)
+        except BaseException:
+            leave(self, status)  # a signal handler raised in the middle, and the run has ended all the same
+            raise
+        yield from until_durable(self, stray or error)
+        if stray is not None and (error is None or isinstance(error, Exception)):
+            raise stray from error
 
     @contextmanager
     def attach(self) -> Iterator[Run]:
@@ -220,9 +256,10 @@ class Run(Scope):
     def open_implicitly(self) -> None:
         """Open as the run of a persona or step that was called outside every run."""
         self.is_implicit = True
-        self.ledger = settings.ledger
-        self.keep = settings.ledger.keep
+        self.memory = settings.memory
+        self.keep = settings.memory.keep
         self._place(self.plan, None)
+        self._open_journal()
         self.outer = None
         watch(self)
 
@@ -254,6 +291,8 @@ class Run(Scope):
                             entered.pop(id(tree), None)
         except ForkedRunError:
             pass  # the run belongs to the parent process, which ends it
+        if was_open and self.journal is not None:
+            self.journal.closed(self)
         return was_open
 
     def _holds(self, scope: Scope | None) -> bool:
@@ -291,4 +330,4 @@ def current_run() -> Run | None:
 
 def receipts() -> tuple[Receipt, ...]:
     """Return the receipts of runs that were opened implicitly, in completion order."""
-    return settings.ledger.receipts
+    return settings.memory.receipts

@@ -13,7 +13,7 @@ from ._money import dollars
 from ._policy import Policy
 from ._queue import look
 from ._receipt import CallRecord, Receipt, ReceiptError, Status
-from ._tally import NO_EXTRA, Detail, Extra
+from ._tally import NO_DETAIL, NO_EXTRA, NO_USAGE, Detail, Extra
 from .errors import ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -135,10 +135,10 @@ class Scope:
             if meter is None:
                 return Usage()
             return Usage(
-                input_tokens=meter.aside_input,
+                input_tokens=meter.aside("max_input_tokens"),
                 output_tokens=meter.aside_output - extra.uncertain_output,
                 cost_usd=dollars(meter.aside_cost - extra.uncertain_cost),
-                calls=meter.aside_calls,
+                calls=meter.aside("max_calls"),
             )
 
     @property
@@ -177,9 +177,9 @@ class Scope:
     def overshoot(self) -> Usage:
         """By how much its limits are passed; a token excess counts as output first."""
         limits = self.limits
+        if limits is None or self.meter is None:
+            return NO_USAGE
         spent = self.total
-        if limits is None:
-            return Usage()
         over = {limit: max(0, self.spent(limit) - value) for limit, value in limits.items() if value is not None}
         output = min(max(over.get("max_output_tokens", 0), over.get("max_tokens", 0)), spent.output_tokens)
         return Usage(
@@ -196,7 +196,7 @@ class Scope:
         status = self.status
         if status is None or self.kind == "run":
             return None
-        detail = self.detail or Detail()
+        detail = self.detail or NO_DETAIL
         if detail.frozen is not None:
             return detail.frozen
         return Receipt(
@@ -207,7 +207,7 @@ class Scope:
             persona=self.persona,
             name=self.name,
             function=self.function,
-            stage=self._stage(),
+            stage=self.stage,
             status=status,
             error=detail.error,
             model=self.last_model or self.plan.model,
@@ -265,14 +265,16 @@ class Scope:
                 return
             self.limits = limits = Limits(replace(old, **given))
             if self.meter is not None:
-                self.meter.limits = limits
+                self.meter.put_under(limits)
             changes = ", ".join(f"{name} {getattr(old, name)} -> {value}" for name, value in given.items())
             self.make_detail().warnings.append(f"budget extended: {changes}")
             look(self)
             if "max_seconds" in given and self.detail is not None and self.detail.reschedule is not None:
                 self.detail.reschedule()
 
-    def _stage(self) -> str | None:
+    @property
+    def stage(self) -> str | None:
+        """The persona's stage that matched it, or None."""
         persona = self.persona_scope
         stages = None if persona is None or persona is self else persona.plan.stages
         return self.name if stages and self.name in stages else None
@@ -317,7 +319,7 @@ class Scope:
 
     def _usage(self, which: str) -> Usage:
         extra: Extra = getattr(self.detail, which) if self.detail else NO_EXTRA
-        return Usage() if self.meter is None else self.meter.usage(which, extra)
+        return NO_USAGE if self.meter is None else self.meter.usage(which, extra)
 
     def close(self, status: Status, error: ReceiptError | None = None) -> bool:
         """End the activation: hand its open holds to the nearest open scope and keep its receipt; once only.
@@ -345,7 +347,9 @@ class Scope:
             self.status = status
             self.run.keep(self)
         elif self.is_half_closed:
-            self.run.ledger.keep_once(self)
+            self.run.memory.keep_once(self)
+            if self.run.journal is not None:
+                self.run.journal.closed(self)
         else:
             return False
         if self.meter is not None:
@@ -366,7 +370,7 @@ class Scope:
             heir = self.nearest_open_around()
             detail = self.make_detail()
             holds = self.holds or set()
-            count = sum(hold.is_open for hold in holds) if detail.frozen is None else 0
+            count = sum(hold.is_open for hold in holds)
             # Nothing is called between these, so that no hold is without a keeper.
             detail.handed_over += count
             heir.holds = heir.holds | holds if heir.holds else holds

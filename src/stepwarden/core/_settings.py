@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._budget import parse_seconds
 from ._hooks import Hooks
+from ._ledger import Ledger
 from ._memory import MemoryLedger
 from ._rates import Rates, rates_from_mapping
 from ._tree import Clock, any_run_is_open, entered_run
@@ -38,13 +39,22 @@ def parse_prices(table: object, path: str = "prices") -> dict[str, Rates]:
     return {model: rates_from_mapping(model, entry) for model, entry in table.items()}
 
 
+def parse_ledger(ledger: object, path: str) -> Ledger:
+    """Read a ledger; *path* is the name that an error message uses for it."""
+    if isinstance(ledger, type) or not isinstance(ledger, Ledger):
+        raise DefinitionError(f"{path} must be a MemoryLedger, a SQLiteLedger or another ledger, not {ledger!r}")
+    return ledger
+
+
 class Settings:
     """Hold the process's settings; changed by `configure` only."""
 
     def __init__(self) -> None:
         self.clock: Clock = time
         self.hooks = Hooks()
-        self.ledger = MemoryLedger()
+        # The newest receipts of runs that were opened implicitly, whatever the ledger.
+        self.memory = MemoryLedger()
+        self.ledger: Ledger = self.memory
         self.look_up_price: Callable[[str], Rates | None] = _no_price
         self.max_wait = 600.0
         self.prices: dict[str, Rates] = {}
@@ -64,7 +74,7 @@ _KEEP: Any = object()
 
 def configure(
     *,
-    ledger: MemoryLedger = _KEEP,
+    ledger: Ledger = _KEEP,
     prices: PriceTable = _KEEP,
     unscoped_calls: str = _KEEP,
     max_wait: float = _KEEP,
@@ -73,7 +83,8 @@ def configure(
     """Change what holds for the whole process; what is not given stays.
 
     Args:
-        ledger: Where runs that were opened implicitly keep their receipts.
+        ledger: Where runs that bring no ledger keep what they leave; in memory, only those that were opened
+            implicitly.
         prices: USD per million tokens for each model; they come before the built-in list.
         unscoped_calls: ``"warn"``, ``"refuse"`` or ``"pass"`` a call, record or tool outside every scope.
         max_wait: The longest that a reservation waits, in seconds.
@@ -82,8 +93,8 @@ def configure(
     Raises:
         DefinitionError: If a value cannot be right; then nothing changes.
     """
-    if ledger is not _KEEP and not isinstance(ledger, MemoryLedger):
-        raise DefinitionError(f"ledger must be a MemoryLedger, not {ledger!r}")
+    if ledger is not _KEEP:
+        parse_ledger(ledger, "ledger")
     if unscoped_calls is not _KEEP and unscoped_calls not in _UNSCOPED:
         raise DefinitionError(f"unscoped_calls must be one of {', '.join(_UNSCOPED)}, not {unscoped_calls!r}")
     wait = _KEEP if max_wait is _KEEP else parse_seconds(max_wait, "max_wait")
@@ -94,6 +105,8 @@ def configure(
         ("ledger", ledger), ("prices", table), ("unscoped_calls", unscoped_calls), ("max_wait", wait),
         ("clock", clock),
     )  # fmt: skip
+    if isinstance(ledger, MemoryLedger):
+        settings.memory = ledger
     for name, value in given:
         if value is not _KEEP:
             setattr(settings, name, value)

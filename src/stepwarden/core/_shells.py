@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextvars import Token
+from contextvars import Token, copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from ._activation import abort, close_early, conclude, ensure_left, enter, finish, scope_class
+from ._collector import is_collecting
 from ._deadline import within_deadline
 from ._firing import run_async, run_sync
 from ._kind import Kind, decorated, first_resumption, kind_of, refuse_coroutine
@@ -127,6 +128,7 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
         scope, args, kwargs = run_sync(enter(plan, caller, args, kwargs, called_before=True))
         result: Any = None
         closes_early = False
+        collected: BaseException | None = None
         try:
             body = function(*args, **kwargs)
             advance = functools.partial(next, body)
@@ -141,6 +143,9 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
                 try:
                     sent = yield item
                 except BaseException as thrown:  # noqa: BLE001 - it goes on inside the body
+                    if is_collecting():
+                        collected = thrown
+                        break
                     token = set_inside(scope, inside)
                     closes_early = isinstance(thrown, GeneratorExit)
                     advance = functools.partial(body.throw, thrown)
@@ -154,6 +159,9 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
             if raised is error:
                 raise
             raise raised  # noqa: B904 - its cause is set
+        if collected is not None:
+            copy_context().run(_close_collected, scope, inside, body, collected, args, kwargs)
+            return None
         if closes_early:
             run_sync(close_early(scope, args, kwargs))
             return result
@@ -163,6 +171,26 @@ def _generate(function: Function, plan: Plan, caller: Scope | None, args: Any, k
         raise
     finally:
         restore(token)
+
+
+def _close_collected(
+    scope: Any, inside: Scope | None, body: Generator[Any, Any, Any], thrown: BaseException, args: Any, kwargs: Any
+) -> None:
+    """Close a generator that the garbage collector ends, in a context of its own: see `is_collecting`."""
+    set_inside(scope, inside)
+    try:
+        try:
+            body.throw(thrown)
+        except StopIteration:
+            pass
+        else:
+            raise RuntimeError("generator ignored GeneratorExit")
+    except BaseException as error:  # noqa: BLE001 - the boundary decides what leaves
+        raised, _ = run_sync(abort(scope, error, args, kwargs))
+        if raised is not None and raised is not thrown:
+            raise raised  # noqa: B904 - its cause is set
+    else:
+        run_sync(close_early(scope, args, kwargs))
 
 
 def scope_of_call() -> Scope | None:

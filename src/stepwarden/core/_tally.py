@@ -72,6 +72,8 @@ class Tally:
     @property
     def usage(self) -> Usage:
         """The amount as users see it."""
+        if not (self.input or self.output or self.cost or self.calls or self.tools):
+            return NO_USAGE
         return Usage(
             input_tokens=self.input,
             output_tokens=self.output,
@@ -106,3 +108,5 @@ class Detail:
 
 
 NO_EXTRA = Extra()
+NO_DETAIL = Detail()
+NO_USAGE = Usage()

@@ -176,6 +176,8 @@ def _note(scope: Scope, record: ToolRecord) -> None:
     """Put an outcome on the receipt of the scope that was charged, or of the nearest open one where that has ended."""
     owner = scope if scope.status is None else scope.nearest_open_around()
     owner.make_detail().tools.append(record)
+    if owner.run.journal is not None:
+        owner.run.journal.called(owner, record)
 
 
 def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
@@ -200,8 +202,8 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
             if owner is not scope:
                 owner.make_detail().late.add(0, 0, 0, 0, -1)
             refused = _refusal(*full)
-            owner.make_detail().tools.append(ToolRecord(name, "refused", str(refused)))
     if refused is not None:
+        _note(owner, ToolRecord(name, "refused", str(refused)))
         tell_refused(scope, refused)
         raise refused
     if armed.thresholds:

@@ -45,13 +45,19 @@ class DemoOutcome:
 
 
 def run_demo(
-    path: str | None = None, *, watch: Callable[[sw.Run], AbstractContextManager[object]] = nullcontext
+    path: str | None = None,
+    *,
+    watch: Callable[[sw.Run], AbstractContextManager[object]] = nullcontext,
+    ledger: sw.SQLiteLedger | None = None,
+    sign: str | None = None,
 ) -> DemoOutcome:
     """Run the triage captain on a text, with a model that is served in this process.
 
     Args:
         path: A text file in UTF-8; without one, this project's own README.
         watch: Called with the open run; what it returns is entered around the persona, for a live view.
+        ledger: Where the run is recorded, besides its receipts in memory; None for nowhere.
+        sign: The file of the key that its records are signed with, or None.
 
     Returns:
         The finished run, what came out of it, and what the model server counted.
@@ -63,7 +69,8 @@ def run_demo(
     """
     source, whole = _read(path)
     text = _cut(whole)
-    with LocalModel() as model, sw.Run(name="demo", budget=BUDGET, prices=PRICES, hooks=hooks) as run:
+    run = sw.Run(name="demo", budget=BUDGET, prices=PRICES, hooks=hooks, ledger=ledger, sign=sign)
+    with LocalModel() as model, run:
         with watch(run):
             triage = asyncio.run(_triage(model.base_url, text))
         return DemoOutcome(run, triage, model.counted(), source, text)

@@ -12,6 +12,8 @@ from ._other import OtherTokens
 from ._seam import Reported
 
 PREFIX = "openai:"
+_ASSUMED_BY_THE_API = 16
+"""The output of a legacy completion that names no limit."""
 
 
 class ChatCall:
@@ -80,6 +82,12 @@ class CompletionCall(ChatCall):
     limit_names = ("max_tokens",)
 
     @property
+    def output_limit(self) -> int:
+        """The most output for each choice, in tokens; where it names none, what the API itself then takes."""
+        named = least_limit(self._request, *self.limit_names)
+        return _ASSUMED_BY_THE_API if named is None else named
+
+    @property
     def choices(self) -> int:
         """How many replies are made for it, shown or not."""
         prompt = self._request.get("prompt")
@@ -133,6 +141,11 @@ class ChatStream:
     def text(self) -> str:
         """The text received so far; of several choices the first."""
         return "".join(self._said)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the end was said, or the usage, which comes last."""
+        return self._events.is_done or self._usage is not None
 
     def _take(self, chunk: dict[str, Any]) -> bool:
         choices = chunk.get("choices")

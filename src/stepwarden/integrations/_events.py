@@ -19,6 +19,8 @@ class EventReader:
     def __init__(self, take: Callable[[dict[str, Any]], bool]) -> None:
         self._take = take
         self._pending = b""
+        self.is_done = False
+        """Whether the event has come that says that no other does."""
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes off the wire; return those of whole events that the caller is shown."""
@@ -33,6 +35,7 @@ class EventReader:
     def _is_shown(self, event: bytes) -> bool:
         data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
         if not data.startswith(b"{"):
+            self.is_done = self.is_done or data == b"[DONE]"
             return True
         try:
             return self._take(json.loads(data))

@@ -42,7 +42,7 @@ def guard(client: C, *, allow: Iterable[str] = ()) -> C:
         return anthropic.guard_anthropic(client, parse_allow(allow, anthropic.ALLOWABLE))
     raise TypeError(
         "guard() takes an openai.OpenAI, openai.AsyncOpenAI, anthropic.Anthropic or anthropic.AsyncAnthropic, "
-        f"not {type(client).__name__}; reserve what any other client sends by hand, with `with reserve(...)`"
+        f"not {type(client).__name__}; reserve what another client sends with guarded_call(...) or reserve(...)"
     )
 
 

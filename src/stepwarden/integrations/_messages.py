@@ -109,6 +109,11 @@ class MessagesStream:
         """The text received so far."""
         return "".join(self._said)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether its whole usage was reported, which comes last."""
+        return self._is_ended
+
     def _take(self, event: dict[str, Any]) -> bool:
         match event.get("type"):
             case "message_start" if isinstance(event.get("message"), dict):

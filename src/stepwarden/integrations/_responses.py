@@ -21,6 +21,7 @@ from ._remembered import Remembered
 from ._seam import Reported
 from ._wire import WireAttempt
 
+_ENDED = frozenset({"completed", "incomplete", "failed", "cancelled"})
 _contexts: Remembered[int] = Remembered()
 """How many tokens a response, or a conversation, had come to."""
 _pending: Remembered[WireAttempt] = Remembered()
@@ -157,6 +158,11 @@ class ResponsesStream:
     def text(self) -> str:
         """The text received so far."""
         return "".join(self._said)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the response has ended, as its status says."""
+        return self._last.get("status") in _ENDED
 
     def _take(self, event: dict[str, Any]) -> bool:
         kind, delta, response = event.get("type"), event.get("delta"), event.get("response")

@@ -27,6 +27,10 @@ class StreamReader(Protocol[T]):
     def text(self) -> str:
         """The text received so far."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was paid for has arrived, so that nothing is gained by ending it."""
+
 
 class Watch(Generic[T]):
     """Settle a reply that is read in pieces when its reading ends: read out, broken off, failed, closed or left.
@@ -75,10 +79,7 @@ class Watch(Generic[T]):
                     yield shown
                 if piece is None:
                     return
-                overdue = self._attempt.overdue()
-                if overdue is not None:
-                    overdue.partial = self._reader.text
-                    raise overdue
+                self._end_if_overdue()
         finally:
             self._is_reading = False
             self.settle()
@@ -106,10 +107,7 @@ class Watch(Generic[T]):
                     yield shown
                 if piece is None:
                     return
-                overdue = self._attempt.overdue()
-                if overdue is not None:
-                    overdue.partial = self._reader.text
-                    raise overdue
+                self._end_if_overdue()
         finally:
             self._is_reading = False
             self.settle()
@@ -119,14 +117,20 @@ class Watch(Generic[T]):
 
     async def _next(self, source: AsyncIterator[T]) -> T | None:
         left = self._attempt.time_left()
-        if left is None or not _runs_asyncio():
+        if left is None or self._reader.is_complete or not _runs_asyncio():
             return await anext(source, None)
         async with asyncio.timeout(left):
             return await anext(source, None)
 
+    def _end_if_overdue(self) -> None:
+        overdue = self._attempt.overdue()
+        if overdue is not None and not self._reader.is_complete:
+            overdue.partial = self._reader.text
+            raise overdue
+
     def _tell_if_overdue(self, error: Exception) -> None:
         """Raise our own error where a time-out was that of `max_seconds`."""
-        if any("Timeout" in kind.__name__ for kind in type(error).__mro__):
+        if not self._reader.is_complete and any("Timeout" in kind.__name__ for kind in type(error).__mro__):
             overdue = self._attempt.overdue(self._reader.text)
             if overdue is not None:
                 raise overdue from error

@@ -1,6 +1,6 @@
 """What the contract asks of an integration: one `Face` for each API, with a sync or async client, streamed or not.
 
-A new integration is one more file that makes faces, and one more line in `conftest.py`.
+A new integration is one more file that makes faces, and one more line in `faces.py`.
 """
 
 import asyncio
@@ -44,8 +44,8 @@ class Face:
     """Whether it cannot read a stream that reports no usage."""
     names_limit = False
     """Whether the API refuses a request that names no output limit."""
-    reports_cache = True
-    """Whether replies report what was read from a cache."""
+    is_on_local_model = True
+    """Whether the real local model's server speaks the API."""
 
     def __str__(self):
         return self.name

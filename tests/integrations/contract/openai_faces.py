@@ -104,7 +104,7 @@ class ResponsesFace(OpenAIFace):
 class EmbeddingsFace(OpenAIFace):
     """Embeddings, which have no output."""
 
-    has_output = reports_cache = False
+    has_output = is_on_local_model = False
 
     async def start(self, client, *, model="m", output=None):
         """Send the text; the SDK has no way to name no model but an empty one."""

@@ -8,8 +8,8 @@ import pytest
 
 import stepwarden as sw
 from stepwarden.integrations._install import _INSTALLABLE
-from tests.integrations.contract.conftest import FACES
 from tests.integrations.contract.face import play
+from tests.integrations.contract.faces import FACES
 
 SDKS = sorted({face.sdk for face in FACES if face.sdk is not None})
 PLACES = {

@@ -191,3 +191,23 @@ def test_a_stream_is_ended_at_max_seconds_and_its_error_carries_the_text(server,
     assert error.partial.startswith(said)
     assert len(error.partial) < 150
     assert (total.calls, total.estimated_calls) == (1, 1)
+
+
+@pytest.mark.parametrize("output", [100, 20], ids=["whole", "cut"])
+def test_a_stream_that_has_all_arrived_is_not_ended(server, streaming, clock, output):
+    """What is complete is given to the caller, though `max_seconds` is over before the last of it is read."""
+    server.default = Reply(text="word " * 30)
+
+    async def scenario():
+        async with streaming.client(server) as client:
+            with sw.Run(budget=sw.Budget(max_seconds=600)) as run:
+                stream = await streaming.start(client, output=output)
+                said = []
+                async for piece in streaming.iterate(stream):
+                    said.append(streaming.text(piece))
+                    clock.advance(601)
+        return run.total.calls, "".join(said)
+
+    calls, said = play(scenario)
+    assert calls == 1
+    assert said.rstrip() == " ".join(["word"] * (30 if output == 100 else 16))

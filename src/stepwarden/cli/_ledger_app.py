@@ -1,0 +1,220 @@
+"""The commands that look at a ledger, and their options."""
+
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+
+def add_ledger_commands(app: App) -> None:
+    """Add the commands.
+
+    Args:
+        app: The program.
+    """
+    receipts = App(name="receipts", help="List receipts, the newest first, or export a run's.")
+    receipts.default(_receipts)
+    receipts.command(_export, name="export")
+    keys = App(name="keys", help="Make the keys that runs are signed and checked with.")
+    keys.command(_new, name="new")
+    app.command(receipts)
+    app.command(_show, name="show")
+    app.command(_stats, name="stats")
+    app.command(_verify, name="verify")
+    app.command(_recover, name="recover")
+    app.command(keys)
+
+
+Limit = Annotated[int, Parameter(show_default=True)]
+
+
+def _receipts(
+    *,
+    run: str | None = None,
+    persona: str | None = None,
+    step: str | None = None,
+    model: str | None = None,
+    status: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    min_usd: str | None = None,
+    max_usd: str | None = None,
+    limit: Limit = 20,
+    ledger: str | None = None,
+    json: bool = False,
+    debug: bool = False,  # noqa: ARG001 - read where errors are told
+) -> int:
+    """List receipts, the newest first.
+
+    Args:
+        run: Only of this run: its id, the beginning of it, or `last`.
+        persona: Only those that ran in this persona.
+        step: Only of the step or persona of this name.
+        model: Only those whose last model was this one.
+        status: Only those that ended like this: completed, failed, skipped, escalated, denied, cancelled, abandoned.
+        since: Only those that ended at this time or later: 2026-11-25, 2026-11-25T09:30 (UTC), or 24h, 7d ago.
+        until: Only those that ended at this time or earlier.
+        min_usd: Only those that spent at least this, in USD, with all under them.
+        max_usd: Only those that spent at most this.
+        limit: The most of them.
+        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
+        json: Print one JSON object with the whole receipts, and nothing else.
+        debug: Show the traceback of an error.
+    """
+    from ._receipts_command import list_receipts
+
+    return list_receipts(
+        ledger=ledger,
+        limit=limit,
+        as_json=json,
+        run=run,
+        persona=persona,
+        step=step,
+        model=model,
+        status=status,
+        since=since,
+        until=until,
+        min_usd=min_usd,
+        max_usd=max_usd,
+    )
+
+
+def _export(
+    run: str,
+    /,
+    *,
+    out: str | None = None,
+    ledger: str | None = None,
+    json: bool = False,
+    debug: bool = False,  # noqa: ARG001
+) -> int:
+    """Write a run's records to a file that anybody can verify: JSON Lines, with the signed head at the end.
+
+    Args:
+        run: The run: its id, the beginning of it, or `last`.
+        out: The file, which must not exist; by default stdout.
+        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
+        json: Print one JSON object that tells what was written.
+        debug: Show the traceback of an error.
+    """
+    from ._export_command import export_run
+
+    return export_run(run, out, ledger=ledger, as_json=json)
+
+
+def _show(
+    run: str,
+    /,
+    *,
+    limit: Limit = 200,
+    ledger: str | None = None,
+    json: bool = False,
+    debug: bool = False,  # noqa: ARG001
+) -> int:
+    """Show a run as a tree: what each scope spent itself and in all, its calls and tools, and what went wrong.
+
+    Args:
+        run: The run: its id, the beginning of it, or `last`.
+        limit: The most receipts, the newest.
+        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
+        json: Print one JSON object with everything, and nothing else.
+        debug: Show the traceback of an error.
+    """
+    from ._show_command import show_run
+
+    return show_run(run, ledger=ledger, limit=limit, as_json=json)
+
+
+def _stats(
+    *,
+    by: Literal["persona", "step", "model", "day"] | None = None,
+    run: str | None = None,
+    persona: str | None = None,
+    step: str | None = None,
+    model: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    ledger: str | None = None,
+    json: bool = False,
+    debug: bool = False,  # noqa: ARG001
+) -> int:
+    """Show what activations cost, how many ran out, and which budgets are too tight or too loose.
+
+    Args:
+        by: One table only: by persona, step, model or day.
+        run: Only of this run: its id, the beginning of it, or `last`.
+        persona: Only those that ran in this persona.
+        step: Only of the step or persona of this name.
+        model: Only those whose last model was this one.
+        since: Only those that ended at this time or later: 2026-11-25, 2026-11-25T09:30 (UTC), or 24h, 7d ago.
+        until: Only those that ended at this time or earlier.
+        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
+        json: Print one JSON object with every number, and nothing else.
+        debug: Show the traceback of an error.
+    """
+    from ._stats_command import show_stats
+
+    return show_stats(
+        by=by,
+        ledger=ledger,
+        as_json=json,
+        run=run,
+        persona=persona,
+        step=step,
+        model=model,
+        since=since,
+        until=until,
+    )
+
+
+def _verify(
+    what: str | None = None,
+    /,
+    *,
+    public_key: str | None = None,
+    ledger: str | None = None,
+    json: bool = False,
+    debug: bool = False,  # noqa: ARG001
+) -> int:
+    """Check that what is there is what was recorded, and name each record that was tampered with.
+
+    Exit status 1 if anything was. Without a public key only integrity is claimed, not who wrote it.
+
+    Args:
+        what: A run (its id, the beginning of it, or `last`), or a file that `receipts export` wrote; by default every
+            run of the ledger.
+        public_key: The file of the public key of whoever signed; what this key did not sign is found.
+        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
+        json: Print one JSON object with everything that was found, and nothing else.
+        debug: Show the traceback of an error.
+    """
+    from ._verify_command import verify_records
+
+    return verify_records(what, ledger=ledger, public_key=public_key, as_json=json)
+
+
+def _recover(*, ledger: str | None = None, json: bool = False, debug: bool = False) -> int:  # noqa: ARG001
+    """Account for the runs of processes that have died: what was in flight is charged, and the run ends as abandoned.
+
+    The next `run` does it, too. A run that another living process has open is left alone.
+
+    Args:
+        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
+        json: Print one JSON object that tells which, and nothing else.
+        debug: Show the traceback of an error.
+    """
+    from ._recover_command import recover_runs
+
+    return recover_runs(ledger=ledger, as_json=json)
+
+
+def _new(*, out: str, json: bool = False, debug: bool = False) -> int:  # noqa: ARG001
+    """Write a new private key to a file, and its public key to the same name with `.pub` behind it.
+
+    Args:
+        out: The file; neither may exist.
+        json: Print one JSON object that names the files, and nothing else.
+        debug: Show the traceback of an error.
+    """
+    from ._keys_command import new_keys
+
+    return new_keys(out, as_json=json)

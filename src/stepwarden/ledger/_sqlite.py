@@ -1,0 +1,170 @@
+"""The embedded ledger: one SQLite file, which several processes may share."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from stepwarden.core.errors import DefinitionError, LedgerError
+
+from ._entry import Chain
+from ._journal import RunJournal
+from ._lock import LiveLock
+from ._reading import Reading
+from ._recovery import RecoveredRun, recover_in
+from ._sign import signer
+from ._store import DURABILITIES, SQLiteStore, open_database
+from ._writer import Writer
+
+if TYPE_CHECKING:
+    from stepwarden.core._receipt import Receipt
+    from stepwarden.core._run import Run
+
+
+class SQLiteLedger:
+    """Keep runs in one SQLite file on a local disk, so that nothing that was acknowledged is lost.
+
+    Opening it makes the file where there is none, brings an older one to this version, and accounts for the runs of
+    processes that have died. A forked child opens the file anew when it first uses the ledger.
+
+    Args:
+        path: The file; directories that are missing are made.
+        durability: ``"full"``: what is acknowledged survives a power cut, at one disk flush a commit;
+            ``"process"``: it survives the death of the process, and not that of the machine.
+
+    Raises:
+        DefinitionError: If an argument cannot be right.
+        LedgerError: If the file is not ours, is newer than this version, or cannot be written.
+
+    Attributes:
+        recovered: The runs of dead processes that were accounted for when it was opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, durability: str = "full") -> None:
+        given: object = path
+        if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+            raise DefinitionError(f"path must be the path of a file, not {path!r}")
+        if durability not in DURABILITIES:
+            raise DefinitionError(f"durability must be one of {', '.join(DURABILITIES)}, not {durability!r}")
+        self.path = Path(os.path.abspath(path))  # noqa: PTH100 - a link stays a link
+        self.durability = durability
+        self.is_closed = False
+        self._engine: _Engine | None = _Engine(self.path, durability)
+        self.recovered: tuple[RecoveredRun, ...] = self._engine.recovered
+        _ledgers.add(self)
+
+    def open(self, run: Run) -> RunJournal:
+        """Begin the records of a run.
+
+        Raises:
+            LedgerError: If the ledger is closed, or the key that it is to be signed with cannot be read.
+        """
+        engine = self._running()
+        sign = None if run.sign is None else signer(run.sign)
+        return RunJournal(run, engine.writer, Chain(run.id, engine.lock.name, sign))
+
+    def latest(self, limit: int) -> tuple[Receipt, ...]:
+        """Return the newest receipts of all runs, at most *limit*, in the order in which they were left."""
+        with self.read() as reading:
+            return reading.latest(limit)
+
+    def read(self) -> Reading:
+        """Open the file for reading; close what is returned, or use it in a ``with`` block.
+
+        Raises:
+            LedgerError: If the ledger is closed or cannot record what is left.
+        """
+        self._running().writer.tidy()
+        return Reading(self.path)
+
+    def close(self) -> None:
+        """Write what is left and close the file; again is harmless.
+
+        Raises:
+            LedgerError: If something could not be written.
+        """
+        engine, self._engine = self._engine, None
+        self.is_closed = True
+        if engine is not None:
+            engine.stop()
+
+    def __enter__(self) -> Self:
+        self._running()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"SQLiteLedger({str(self.path)!r}, durability={self.durability!r})"
+
+    def _disown(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.disown()
+
+    def _running(self) -> _Engine:
+        if self.is_closed:
+            raise LedgerError(f"ledger {self.path} is closed; open it again with SQLiteLedger(...)")
+        if self._engine is None:
+            self._engine = _Engine(self.path, self.durability)
+        return self._engine
+
+
+class _Engine:
+    """Be what this process has open of a ledger: its lock, and its writer with the file."""
+
+    def __init__(self, path: Path, durability: str) -> None:
+        database = open_database(path, durability)
+        try:
+            self.recovered = recover_in(database, path)
+        finally:
+            database.close()
+        self.lock = LiveLock(path)
+        try:
+            self.writer = Writer(partial(_open_store, path, durability), f"ledger {path}")
+        except BaseException:
+            self.lock.release()
+            raise
+        # At the exit of the interpreter, too.
+        self._finalizer = weakref.finalize(self, _stop, self.writer, self.lock, os.getpid())
+
+    def stop(self) -> None:
+        """Write what is left and let go of everything."""
+        if self._finalizer.detach():
+            _stop(self.writer, self.lock, os.getpid())
+
+    def disown(self) -> None:
+        """Leave everything to the parent process, in a forked child."""
+        self._finalizer.detach()
+        self.lock.disown()
+
+
+def _open_store(path: Path, durability: str) -> SQLiteStore:
+    return SQLiteStore(open_database(path, durability), f"ledger {path}")
+
+
+def _stop(writer: Writer, lock: LiveLock, process: int) -> None:
+    if os.getpid() != process:
+        return
+    try:
+        writer.close()
+    finally:
+        lock.release()
+
+
+_ledgers: weakref.WeakSet[SQLiteLedger] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for ledger in tuple(_ledgers):
+        ledger._disown()  # noqa: SLF001 - this module's own class
+
+
+os.register_at_fork(after_in_child=_disown_all)

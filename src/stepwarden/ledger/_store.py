@@ -1,0 +1,279 @@
+"""The file: how records are put into SQLite, a batch a transaction."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stepwarden.core.errors import LedgerError
+
+from ._chain import extend
+from ._columns import cost_of, count_of, row_of
+from ._entry import Chain, Entry
+from ._receipt_record import decode_receipt
+from ._record import encode
+from ._schema import SEQ_BITS, check_owner, prepare
+
+DURABILITIES = {"full": "FULL", "process": "NORMAL"}
+"""What is asked for, and what SQLite calls it."""
+_BUSY_SECONDS = 30
+_MOST_UNLISTED = 512
+_PAGES_IN_LOG = 4_000
+Listed = tuple[int, bytes]
+"""A receipt by the key of its record, and the record."""
+_TRIES_TO_SWITCH = 200
+
+_ADD_RUN = "INSERT INTO runs(id, parent, name, tenant, process, started_at) VALUES (?, ?, ?, ?, ?, ?)"
+_ADD_RECORD = "INSERT INTO records(key, head, data) VALUES (?, ?, ?)"
+_ADD_RECEIPT = (
+    "INSERT INTO receipts(record, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens,"
+    " pressure, ran_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+
+
+def open_database(path: Path, durability: str) -> sqlite3.Connection:
+    """Open a ledger's file for writing, making it or bringing it to the newest schema where needed.
+
+    Args:
+        path: The file.
+        durability: A key of `DURABILITIES`.
+
+    Raises:
+        LedgerError: If that cannot be done.
+    """
+    try:
+        _make_directory(path.parent)
+        # The writer sees to it that one thread at a time uses it.
+        database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.Error) as error:
+        raise LedgerError(f"{path} cannot be opened: {error}") from error
+    try:
+        # First, since switching to the log would change even a file that is another program's.
+        check_owner(database, str(path))
+        # Before the file is made, so that its own entry in the directory is durable too.
+        database.execute("PRAGMA synchronous = EXTRA")
+        database.execute("PRAGMA foreign_keys = ON")
+        _switch_to_wal(database, path)
+        prepare(database, str(path))
+        database.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
+        # Pages that are written again and again are copied into the file less often.
+        database.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_IN_LOG}")
+    except BaseException as error:
+        database.close()
+        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
+            raise LedgerError(f"{path} cannot be opened: {error}") from error
+        raise
+    return database
+
+
+def _make_directory(directory: Path) -> None:
+    if directory.is_dir():
+        return
+    _make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    above = os.open(directory.parent, os.O_RDONLY)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
+
+
+def _switch_to_wal(database: sqlite3.Connection, path: Path) -> None:
+    for _ in range(_TRIES_TO_SWITCH):
+        try:
+            mode = database.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            # While another process makes the file: SQLite does not wait for this lock by itself.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(0.01)
+        else:
+            if mode != "wal":
+                raise LedgerError(f"{path} cannot be opened: its file system keeps no write-ahead log")
+            return
+    raise LedgerError(f"{path} cannot be opened: another program keeps it locked")
+
+
+class _Written:
+    """Be how far a chain gets with the batch under way."""
+
+    __slots__ = ("count", "ended", "head", "is_ended", "row", "total")
+
+    def __init__(self, chain: Chain) -> None:
+        self.row = chain.row
+        self.count = chain.count
+        self.head = chain.head
+        self.is_ended = chain.is_ended
+        self.ended: tuple[int, str] | None = None
+        self.total: Mapping[str, Any] | None = None
+
+
+class SQLiteStore:
+    """Put records into a file that is open; in one thread at a time.
+
+    What receipts are looked up by is many pages for one receipt and not many more for hundreds, so it is put in a
+    little later, with others; at the latest with the end of the run, so that only a run in progress may lack some.
+
+    Args:
+        database: The connection, which is this store's own.
+        name: What error messages call the ledger.
+    """
+
+    def __init__(self, database: sqlite3.Connection, name: str) -> None:
+        self._ledger = name
+        self._database = database
+        self._names: dict[str, int] = {}
+        self._unlisted: list[Listed] = []
+        self._is_in_doubt = False
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def commit(self, entries: Sequence[Entry], *, tidies: bool = False) -> None:
+        """Write entries and extend their runs' chains, all of them or none; where it *tidies*, the lists too.
+
+        Raises:
+            LedgerError: If they cannot be written.
+        """
+        try:
+            self._commit(entries, tidies=tidies)
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self._ledger} cannot record: {error}") from error
+
+    def _commit(self, entries: Sequence[Entry], *, tidies: bool) -> None:
+        database = self._database
+        if database.in_transaction:
+            database.execute("ROLLBACK")  # a signal handler raised before it was undone
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            if self._is_in_doubt:
+                entries = self._not_written(entries)
+            written, unlisted = self.write(entries)
+            unlisted = [*self._unlisted, *unlisted]
+            if tidies or len(unlisted) >= _MOST_UNLISTED or any(state.ended for state in written.values()):
+                self.put_on_lists(unlisted)
+                unlisted = []
+            # Until the chains know of it: a signal handler that raises may come between the two.
+            self._is_in_doubt = True
+            database.execute("COMMIT")
+        except BaseException:
+            self._names.clear()  # some of them may have been new
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+        self._unlisted = unlisted
+        for chain, state in written.items():
+            chain.row, chain.count, chain.head, chain.is_ended = state.row, state.count, state.head, state.is_ended
+        self._is_in_doubt = False
+
+    def tidy(self) -> None:
+        """Put on the lists what was left for later."""
+        if self._unlisted:
+            self.commit((), tidies=True)
+
+    def put_on_lists(self, receipts: Iterable[Listed]) -> None:
+        """Put in what receipts are looked up by, each once, inside a transaction that is open."""
+        rows = [row_of(decode_receipt(data), key, self._name) for key, data in receipts]
+        self._database.executemany(_ADD_RECEIPT, rows)
+
+    def _not_written(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Let the chains catch up with the file; return the entries that are not in it yet."""
+        ahead: dict[Chain, int] = {}
+        for chain in {entry.chain for entry in entries}:
+            ahead[chain] = 0
+            found = self._database.execute("SELECT number, ended_at FROM runs WHERE id = ?", (chain.run,)).fetchone()
+            if found is None:
+                continue
+            start = found[0] << SEQ_BITS
+            query = "SELECT key, head FROM records WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1"
+            key, head = self._database.execute(query, (start, start + (1 << SEQ_BITS) - 1)).fetchone()
+            ahead[chain] = key - start + 1 - chain.count
+            chain.row, chain.count, chain.head, chain.is_ended = found[0], key - start + 1, head, found[1] is not None
+        missing = []
+        for entry in entries:
+            if ahead[entry.chain] > 0:
+                key = (entry.chain.row << SEQ_BITS) + entry.chain.count - ahead[entry.chain]
+                ahead[entry.chain] -= 1
+                if entry.kind == "receipt":
+                    query = "SELECT key, data FROM records WHERE key = ?"
+                    self._unlisted.append(self._database.execute(query, (key,)).fetchone())
+            else:
+                missing.append(entry)
+        return missing
+
+    def write(self, entries: Sequence[Entry]) -> tuple[dict[Chain, _Written], list[Listed]]:
+        """Write entries inside a transaction that is open, and leave the chains as they are.
+
+        Returns:
+            How far each chain got, and the receipts that are not on the lists yet.
+        """
+        written: dict[Chain, _Written] = {}
+        records: list[tuple[int, bytes, bytes]] = []
+        receipts: list[Listed] = []
+        for entry in entries:
+            chain = entry.chain
+            state = written.get(chain)
+            if state is None:
+                state = written[chain] = _Written(chain)
+            fields = entry.made_fields()
+            kind = entry.kind
+            if state.is_ended:
+                kind, fields = "late", {**fields, "of": kind}
+            data = encode(kind, chain.run, state.count, entry.at_ns, fields)
+            if kind == "run_started":
+                state.row = self._add_run(chain, entry.at_ns, fields)
+            elif kind == "receipt":
+                receipts.append((state.row << SEQ_BITS | state.count, data))
+            elif kind == "run_ended":
+                state.is_ended = True
+                state.ended = entry.at_ns // 1_000_000, fields["status"]
+            state.total = fields.get("total", state.total)
+            state.head = extend(state.head, data)
+            records.append((state.row << SEQ_BITS | state.count, state.head, data))
+            state.count += 1
+        self._database.executemany(_ADD_RECORD, records)
+        for chain, state in written.items():
+            if state.is_ended:
+                self._end_run(chain, state)
+        return written, receipts
+
+    def _add_run(self, chain: Chain, at_ns: int, fields: Mapping[str, Any]) -> int:
+        values = (
+            chain.run, fields.get("parent_run"), _encodable(fields["name"]), _encodable(fields.get("tenant")),
+            chain.process, at_ns // 1_000_000,
+        )  # fmt: skip
+        return self._database.execute(_ADD_RUN, values).lastrowid or 0
+
+    def _name(self, text: str | None) -> int | None:
+        if text is None:
+            return None
+        number = self._names.get(text)
+        if number is None:
+            written = _encodable(text)
+            self._database.execute("INSERT INTO names(text) VALUES (?) ON CONFLICT DO NOTHING", (written,))
+            found = self._database.execute("SELECT number FROM names WHERE text = ?", (written,)).fetchone()
+            number = self._names[text] = int(found[0])
+        return number
+
+    def _end_run(self, chain: Chain, state: _Written) -> None:
+        values: dict[str, Any] = {"count": state.count, "head": state.head}
+        if chain.sign is not None:
+            values["signature"] = chain.sign(chain.run, state.count, state.head)
+        if state.ended is not None:
+            values["ended_at"], values["status"] = state.ended
+        if state.total is not None:
+            values |= {name: count_of(state.total, name) for name in ("input_tokens", "output_tokens", "calls")}
+            values["cost"] = cost_of(state.total)
+        columns = ", ".join(f"{name} = ?" for name in values)
+        change = f"UPDATE runs SET {columns} WHERE number = ?"  # noqa: S608 - the names are written above
+        self._database.execute(change, (*values.values(), state.row))
+
+
+def _encodable(text: str | None) -> str | None:
+    """Write a lone surrogate as its escape, as the record does."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
