@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -12,6 +15,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from ._estimate import likely_tokens, text_tokens
 from ._seam import Attempt, Reported
+from ._streams import Watch
 
 _LIMITS = (
     "max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict", "max_tokens_to_sample",
@@ -54,17 +58,10 @@ class _Streaming(_Mixed):
     def _stream(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
         request = _Request(self, messages, kwargs)
         with request.attempt:
-            source = cast("Any", super()._stream(messages, stop, run_manager, **request.limited()))
-            try:
-                for chunk in source:
-                    request.take(chunk)
-                    yield chunk
-            except BaseException:
-                request.end(is_whole=False)
-                raise
-            finally:
-                source.close()
-            request.end(is_whole=True)
+            source = iter(super()._stream(messages, stop, run_manager, **request.limited()))
+            first = next(source, None)  # only now it is sent, and fails in the way of a call
+            watch = Watch(request.attempt, request)
+        yield from watch.pieces(_from(first, source))
 
 
 class _AsyncStreaming(_Mixed):
@@ -75,17 +72,34 @@ class _AsyncStreaming(_Mixed):
     ) -> Any:
         request = _Request(self, messages, kwargs)
         async with request.attempt:
-            source = cast("Any", super()._astream(messages, stop, run_manager, **request.limited()))
-            try:
-                async for chunk in source:
-                    request.take(chunk)
-                    yield chunk
-            except BaseException:
-                request.end(is_whole=False)
-                raise
-            finally:
-                await source.aclose()
-            request.end(is_whole=True)
+            source = aiter(super()._astream(messages, stop, run_manager, **request.limited()))
+            first = await anext(source, None)
+            watch = Watch(request.attempt, request)
+        async with aclosing(cast("Any", watch.pieces_async(_from_async(first, source)))) as pieces:
+            async for chunk in pieces:
+                yield chunk
+
+
+def _from(first: ChatGenerationChunk | None, rest: Iterator[ChatGenerationChunk]) -> Iterator[ChatGenerationChunk]:
+    """Yield the first piece, where there is one, and then the rest."""
+    if first is not None:
+        yield first
+        yield from rest
+
+
+async def _from_async(
+    first: ChatGenerationChunk | None, rest: AsyncIterator[ChatGenerationChunk]
+) -> AsyncIterator[ChatGenerationChunk]:
+    """Yield the first piece and the rest like `_from`, and close the rest."""
+    try:
+        if first is not None:
+            yield first
+            async for chunk in rest:
+                yield chunk
+    finally:
+        close = getattr(rest, "aclose", None)
+        if close is not None:
+            await close()
 
 
 _made: dict[type[BaseChatModel], type[BaseChatModel]] = {}
@@ -131,31 +145,52 @@ class _Request:
             timeout=timeout if isinstance(timeout, int | float) else None,
         )
         self._text: list[str] = []
+        self._calls: list[str] = []
         self._usage: UsageMetadata | None = None
         self._model: str | None = None
+        self._is_complete = False
 
     def limited(self) -> dict[str, Any]:
         """Return the options, with the limit that was granted."""
         limit = self.attempt.output_limit
         return self._kwargs if limit is None else {**self._kwargs, self._limit: limit}
 
-    def take(self, chunk: ChatGenerationChunk) -> None:
-        """Take a piece of a stream in; raise our error at `max_seconds`, with what has come."""
-        self.attempt.keep()
-        message = cast("AIMessageChunk", chunk.message)
-        self._text.append(_said(message))
+    def feed(self, piece: ChatGenerationChunk) -> ChatGenerationChunk:
+        """Take a piece of a stream in; it is shown as it is."""
+        message = cast("AIMessageChunk", piece.message)
+        self._text.append(message.text)
+        self._calls += (f"{call['name'] or ''}{call['args'] or ''}" for call in message.tool_call_chunks)
         if message.usage_metadata is not None:
             self._usage = add_usage(self._usage, message.usage_metadata)
         self._model = self._model or _named(message)
-        overdue = self.attempt.overdue("".join(self._text))
-        if overdue is not None:
-            raise overdue
+        if message.chunk_position == "last" or _has_ended(message.response_metadata, piece.generation_info):
+            self._is_complete = True
+        return piece
 
-    def end(self, *, is_whole: bool) -> None:
-        """Settle a stream by what has come of it; one of which nothing came is left to what ended it."""
-        if self._text or is_whole:
-            usage = self._usage if is_whole else None
-            self.attempt.settle(_reported(usage, self._model, "".join(self._text)))
+    def end(self) -> None:
+        """Take note that it was read to its end; nothing is added to what was shown."""
+        self._is_complete = True
+
+    def reported(self) -> Reported | None:
+        """Return what the stream reports; its output is counted where it was left early; None where nothing came."""
+        if not self._text:
+            return None
+        reported = _reported(self._usage, self._model, "".join((*self._text, *self._calls)))
+        return reported if self._is_complete else replace(reported, output_tokens=None)
+
+    @property
+    def text(self) -> str:
+        """The text received so far."""
+        return "".join(self._text)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the model has said all."""
+        return self._is_complete
+
+
+def _has_ended(*told: Mapping[str, Any] | None) -> bool:
+    return any(one.get(name) for one in told if one for name in ("finish_reason", "stop_reason", "done_reason"))
 
 
 def _priced_name(provider: str | None, name: str | None) -> str | None:
@@ -196,5 +231,4 @@ def _named(message: AIMessage) -> str | None:
 
 
 def _said(message: AIMessage) -> str:
-    calls = message.tool_call_chunks if isinstance(message, AIMessageChunk) else message.tool_calls
-    return f"{message.text}{json.dumps(calls, default=repr) if calls else ''}"
+    return f"{message.text}{json.dumps(message.tool_calls, default=repr) if message.tool_calls else ''}"

@@ -8,6 +8,7 @@ on its function.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
@@ -15,7 +16,7 @@ from langchain.chat_models import init_chat_model
 from langchain.tools.tool_node import ToolCallRequest
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.types import Command
 from pydantic import PrivateAttr
@@ -35,6 +36,8 @@ _REMEMBERED = 256
 _CLIENTS = ("root_client", "root_async_client", "client", "async_client", "_client", "_async_client")
 """Where chat models keep the clients of SDKs, and resources that are made of them."""
 _TOOLS = "stepwarden_tools"
+_UNTOLD: RunnableConfig = {"callbacks": []}
+"""What a call is made with inside one that callbacks are told of already."""
 
 
 def guarded(model: M) -> M:
@@ -140,16 +143,36 @@ class StepModel(BaseChatModel):
     ) -> AsyncIterator[AIMessageChunk]:  # fmt: skip
         """Stream the reply of the model of the step."""
         model = self._bound(kwargs)
-        async for chunk in model.astream(input, config, stop=stop, **kwargs):
-            yield cast("AIMessageChunk", chunk)
+        async with aclosing(cast("Any", model.astream(input, config, stop=stop, **kwargs))) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def _bound(self, kwargs: dict[str, Any]) -> Runnable[LanguageModelInput, AIMessage]:
         tools, options = kwargs.pop(_TOOLS, (None, {}))
         return self.current if tools is None else self.current.bind_tools(tools, **options)
 
-    def _generate(self, messages: list[BaseMessage], *_: Any, **kwargs: Any) -> ChatResult:
-        kwargs.pop("run_manager", None)
-        return ChatResult(generations=[ChatGeneration(message=self.invoke(messages, **kwargs))])
+    # What LangChain calls itself where none of the above is: for several prompts at once, and for events.
+
+    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        message = self.invoke(messages, _UNTOLD, stop=stop, **kwargs)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _agenerate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Any:
+        message = await self.ainvoke(messages, _UNTOLD, stop=stop, **kwargs)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _stream(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        for chunk in self.stream(messages, _UNTOLD, stop=stop, **kwargs):
+            yield ChatGenerationChunk(message=chunk)
+
+    async def _astream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Any:
+        async with aclosing(cast("Any", self.astream(messages, _UNTOLD, stop=stop, **kwargs))) as chunks:
+            async for chunk in chunks:
+                yield ChatGenerationChunk(message=chunk)
 
     @property
     def _llm_type(self) -> str:

@@ -1,5 +1,6 @@
 """LangChain: chat models of both SDKs, sync and async, streamed and not, in guarded copies."""
 
+import asyncio
 import contextlib
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import openai
 from langchain_anthropic import ChatAnthropic
 from langchain_openai import ChatOpenAI
 
+import stepwarden as sw
 from stepwarden.integrations.langchain import StepModel, guarded
 from tests.integrations.contract.face import QUESTION, Face, done
 
@@ -21,8 +23,15 @@ class Opened:
         self.first = first
 
     async def close(self):
-        """Leave the stream."""
-        await done(self.source.aclose() if hasattr(self.source, "aclose") else self.source.close())
+        """Leave the stream; LangChain's async generators leave those within to the loop, which closes them in its turns."""
+        if not hasattr(self.source, "aclose"):
+            self.source.close()
+            return
+        await self.source.aclose()
+        for _ in range(1_000):
+            if sw.current_run().held == sw.Usage():
+                return
+            await asyncio.sleep(0)
 
 
 @dataclass(frozen=True)
