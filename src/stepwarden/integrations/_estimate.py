@@ -6,7 +6,6 @@ An integration describes what its API takes as input once, as an `Asked`, reads 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
@@ -14,6 +13,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 from stepwarden.core._accounting import whole
 from stepwarden.core._kind import Kind, kind_of
 from stepwarden.core.errors import DefinitionError
+
+from ._json import compact
 
 BYTES_PER_TOKEN = 3
 """English text has about four bytes a token; three leaves a margin, and fits text in other scripts."""
@@ -104,10 +105,10 @@ def likely_tokens(messages: object, *rest: object) -> int:
 
 
 def _likely(part: Any) -> int:
-    if isinstance(part, Mapping) and isinstance(part.get("content"), list):
+    if isinstance(part, dict) and isinstance(part.get("content"), list):
         rest = {key: value for key, value in part.items() if key != "content"}
         return sum(_likely(piece) for piece in part["content"]) + _likely(rest)
-    return text_tokens(part if isinstance(part, str) else json.dumps(part, ensure_ascii=False, separators=(",", ":")))
+    return text_tokens(part if isinstance(part, str) else compact(part))
 
 
 def prompt_tokens(prompt: object) -> int:

@@ -16,7 +16,7 @@ from stepwarden.core.errors import PolicyViolationError
 from ._estimate import likely_tokens, prompt_tokens
 from ._image import ImageRule, anthropic_image, openai_image
 from ._json import encoded
-from ._media import FILES, IMAGES, PLACES, likely_media_tokens, most_media_tokens, without_media
+from ._media import FILES, IMAGES, PLACES, is_text, likely_media_tokens, most_media_tokens, without_media
 
 OPENAI_ADDS = 512
 ANTHROPIC_ADDS = 1_024
@@ -131,7 +131,7 @@ def _unbounded_in(part: Any, path: str, *, sees: bool) -> Iterator[str]:
         return
     if not isinstance(part, Mapping):
         return
-    kind, source, audio = part.get("type"), part.get("source"), part.get("audio")
+    kind, audio = part.get("type"), part.get("audio")
     for name in ("", ".file", ".source"):
         inner = part.get(name[1:]) if name else part
         if isinstance(inner, Mapping) and inner.get("file_id"):
@@ -140,8 +140,7 @@ def _unbounded_in(part: Any, path: str, *, sees: bool) -> Iterator[str]:
         yield f"`{path}.audio.id` refers to input that the server holds"
     if kind in _HELD_KINDS or (kind == "reasoning" and not part.get("encrypted_content")):
         yield f"`{path}` is a {kind}, which refers to input that the server holds"
-    is_text = isinstance(source, Mapping) and source.get("type") in {"text", "content"}
-    if kind in FILES and not is_text:
+    if kind in FILES and not is_text(part):
         yield f"`{path}` is a file, of which nobody knows how many tokens it is before it is read"
     if kind in IMAGES and not sees:
         yield f"`{path}` is an image, and nobody knows by which rule its provider counts it"

@@ -21,6 +21,7 @@ _LIKELY_SIZE: Size = (1_024, 1_024)
 IMAGES = frozenset({"image", "image_url", "input_image", "computer_screenshot"})
 FILES = frozenset({"document", "file", "input_file"})
 _SOUND = "input_audio"
+_MEDIA = IMAGES | FILES | {_SOUND}
 # Ten tokens a second, of wave files of at least 12 kB a second and of others that are a quarter of that.
 _BYTES_PER_SOUND_TOKEN = {"wav": 2_000}
 _BYTES_PER_OTHER_SOUND_TOKEN = 500
@@ -47,15 +48,20 @@ def without_media(items: Any) -> tuple[Any, list[Mapping[str, Any]]]:
 def _lean(part: Any, media: list[Mapping[str, Any]]) -> Any:
     if isinstance(part, list):
         return [_lean(one, media) for one in part]
-    if not isinstance(part, Mapping):
+    if not isinstance(part, dict):
         return part
-    kind, source = part.get("type"), part.get("source")
-    is_text = isinstance(source, Mapping) and source.get("type") in _TEXT_SOURCES
-    if isinstance(kind, str) and (kind in IMAGES or kind in FILES or kind == _SOUND) and not is_text:
+    kind = part.get("type")
+    if isinstance(kind, str) and kind in _MEDIA and not is_text(part):
         media.append(part)
         return {key: value for key, value in part.items() if key not in _DATA}
-    places = [key for key in PLACES if isinstance(part.get(key), list | Mapping)]
+    places = [key for key in PLACES if isinstance(part.get(key), list | dict)]
     return {**part, **{key: _lean(part[key], media) for key in places}} if places else part
+
+
+def is_text(part: Mapping[str, Any]) -> bool:
+    """Tell whether a part that looks like a file has its text in the request."""
+    source = part.get("source")
+    return isinstance(source, Mapping) and source.get("type") in _TEXT_SOURCES
 
 
 def likely_media_tokens(part: Mapping[str, Any], model: str, image: ImageRule) -> int:
