@@ -56,7 +56,7 @@ def unpack(stored: bytes) -> bytes:
     Args:
         stored: The bytes in the file.
     """
-    if stored[:1] != _MARK:
+    if not isinstance(stored, bytes) or stored[:1] != _MARK:  # a damaged file may have anything in its place
         return stored
     unpacking = zlib.decompressobj(-12, _DICTIONARY)
     try:
