@@ -13,7 +13,7 @@ from ._money import dollars
 from ._policy import Policy
 from ._queue import look
 from ._receipt import CallRecord, Receipt, ReceiptError, Status
-from ._tally import NO_DETAIL, NO_EXTRA, NO_USAGE, Detail, Extra
+from ._tally import NO_DETAIL, NO_EXTRA, NO_USAGE, Detail, Extra, missed_warning
 from .errors import ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Scope:
             ),
             tools=tuple(detail.tools),
             late=detail.late.usage,
-            warnings=tuple(detail.warnings),
+            warnings=(*detail.warnings, *missed_warning(*detail.missed)),
         )
 
     def check(self) -> None:
