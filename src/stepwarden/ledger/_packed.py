@@ -60,7 +60,8 @@ def unpack(stored: bytes, run: str) -> bytes:
         stored: The bytes in the file.
         run: The id of the run that they belong to.
     """
-    if not isinstance(stored, bytes) or stored[:1] != _MARK:  # a damaged file may have anything in its place
+    found: object = stored  # a damaged file may have anything there
+    if not isinstance(found, bytes) or found[:1] != _MARK:
         return stored
     unpacking = zlib.decompressobj(-12, _DICTIONARY)
     try:
