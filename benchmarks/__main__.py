@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 
-from benchmarks import growth, hold, importing, ledger, ledger_growth, memory, parallel, record, step, verify
+from benchmarks import growth, guard, hold, importing, ledger, ledger_growth, memory, parallel, record, step, verify
 from benchmarks._measure import ROUNDS, ROW_HEADINGS, Row, markdown_table, time_against_floor
 from benchmarks.floor import run_floor
 
@@ -57,6 +57,9 @@ def main() -> int:
     grown = ledger_growth.cases(ledger_growth.SIZES[:2] if options.short else ledger_growth.SIZES)
     print(markdown_table(ledger_growth.HEADINGS, [size.cells() for size in grown]), end="\n\n")
 
+    calls = guard.cases(20 if options.short else 100)
+    print(markdown_table(guard.HEADINGS, [case.cells() for case in calls]), end="\n\n")
+
     curves = growth.curves(100, LARGEST[options.short])
     print(markdown_table(growth.HEADINGS, [curve.cells() for curve in curves]), end="\n\n")
 
@@ -71,6 +74,7 @@ def main() -> int:
         *(case.is_met for case in durable),
         *(size.is_met for size in grown),
         *(curve.is_met for curve in curves),
+        *(case.is_met for case in calls),
     ]
     return 1 if options.check and not all(met) else 0
 

@@ -85,6 +85,18 @@ class Tally:
         )
 
 
+def missed_warning(calls: int, tokens: int, most: int) -> tuple[str, ...]:
+    """Say on a receipt by how much input estimates were too low; nothing where none was.
+
+    Args:
+        calls: How many calls had more input than was estimated.
+        tokens: How many tokens more all of them had.
+        most: How many more one of them had.
+    """
+    more = f"input estimate too low for {calls} call{'s' * (calls > 1)}: {tokens} tokens more"
+    return (f"{more} in all, at most {most} in one" if calls > 1 else more,) if calls else ()
+
+
 NO_USAGE = Usage()
 _NO_TALLY = Tally()
 NO_EXTRA = Extra()
@@ -105,6 +117,7 @@ class Detail:
     deadline: AbstractAsyncContextManager[object] | None = None
     reschedule: Callable[[], None] | None = None
     error: ReceiptError | None = None
+    missed = (0, 0, 0)
     fired: set[object] | None = None
     frozen: Receipt | None = None
 
@@ -117,6 +130,10 @@ class Detail:
         found = mine.get(name)
         # A finaliser or another thread may have made one meanwhile, and counted in it; the first one counts.
         return mine.setdefault(name, make()) if found is None else found  # type: ignore[no-any-return]
+
+    def miss(self, tokens: int) -> None:
+        """Count a call that had so many input tokens more than were estimated."""
+        self.missed = (self.missed[0] + 1, self.missed[1] + tokens, max(self.missed[2], tokens))
 
 
 def keep(records: list[T], record: T) -> None:
