@@ -313,8 +313,8 @@ class Scope:
 
     def freeze(self) -> None:
         """Keep the receipt as it is, before anything changes after the scope has closed; a run leaves none."""
-        if self.status is not None and (self.detail is None or self.detail.frozen is None):
-            receipt = self.receipt
+        if self.status is not None:
+            receipt = self.receipt  # the frozen one, where there is one
             self.make_detail().frozen = receipt
 
     def _usage(self, which: str) -> Usage:

@@ -24,11 +24,11 @@ from pydantic_ai.tools import ToolDefinition as AgentToolDefinition
 from pydantic_ai.toolsets import AbstractToolset
 
 from stepwarden.core._leaf import default_model
-from stepwarden.core._policy import SideEffect, SideEffectLike, parse_side_effect
-from stepwarden.core._tool import ToolDefinition, tool_call
+from stepwarden.core._policy import SideEffectLike
 from stepwarden.core.errors import BudgetExceededError, DefinitionError, ToolDeniedError
 
 from ._estimate import Estimate, input_tokens, parse_estimate, text_tokens
+from ._gate import Gate, is_tool, refusal
 from ._guard import guard, is_guardable
 from ._input import ANY, Conversation
 from ._seam import Attempt, Reported
@@ -198,10 +198,8 @@ class Guard(AbstractCapability[Any]):
 
     def __post_init__(self) -> None:
         parse_estimate(self.estimate)
-        self._levels = {
-            name: parse_side_effect(level, f"Guard.side_effects[{name!r}]") for name, level in self.side_effects.items()
-        }
-        self._declared: set[str] = set()
+        self._gate = Gate(self.side_effects, "Guard.side_effects")
+        self._ours: dict[str, Any] = {}
         self._guarded: dict[int, GuardedModel] = {}
 
     def get_wrapper_model(self, model: Model) -> Model:
@@ -223,8 +221,8 @@ class Guard(AbstractCapability[Any]):
         tools: Mapping[str, Any] = getattr(toolset, "tools", {})
         for name, tool in tools.items():
             function = getattr(tool, "function", None)
-            if isinstance(getattr(function, "definition", None), ToolDefinition):
-                self._declared.add(name)
+            if is_tool(function):
+                self._ours[name] = function
 
     async def wrap_tool_execute(
         self,
@@ -238,18 +236,13 @@ class Guard(AbstractCapability[Any]):
         """Ask the policy in force before a tool runs, and count the call."""
         name = call.tool_name
         try:
-            if name in self._declared:
+            with self._gate.open(name, self._ours.get(name)):
                 return await handler(args)
-            with tool_call(name, self._levels.get(name, SideEffect.NETWORK)):
-                return await handler(args)
-        except ToolDeniedError as denied:
-            if self.raises_denied:
+        except (ToolDeniedError, BudgetExceededError) as error:
+            told = None if self.raises_denied else refusal(error)
+            if told is None:
                 raise
-            raise SkipToolExecution(f"The tool was not run: {denied.reason}") from denied
-        except BudgetExceededError as exceeded:
-            if exceeded.phase != "tool" or self.raises_denied:
-                raise
-            raise SkipToolExecution(f"The tool was not run: {exceeded}") from exceeded
+            raise SkipToolExecution(told) from error
 
 
 def _with_guarded_client(model: Model, estimate: Estimate) -> Model | None:
