@@ -340,3 +340,13 @@ def test_parallel_threads_leave_one_receipt_each():
             thread.join(60)
     assert len({receipt.step_id for receipt in run.receipts}) == len(run.receipts) == 800
     assert run.total.input_tokens == 800
+
+
+def test_receipts_that_nobody_reads_do_not_pile_up():
+    """A run forgets what is beyond its newest receipts while it goes on, and not only when they are read."""
+    with sw.Run(max_receipts=1) as run:
+        for _ in range(2_000):
+            with sw.step("s"):
+                pass
+        assert len(run.memory._finished) < 1_000
+        assert (len(run.receipts), run.receipts_dropped) == (1, 1_999)
