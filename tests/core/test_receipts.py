@@ -361,6 +361,16 @@ def test_a_receipt_has_the_newest_thousand_calls_of_each_kind():
     assert (receipt.own.calls, receipt.own.tool_calls) == (2_500, 2_500)
 
 
+def test_receipts_that_nobody_reads_do_not_pile_up():
+    """A run forgets what is beyond its newest receipts while it goes on, and not only when they are read."""
+    with sw.Run(max_receipts=1) as run:
+        for _ in range(2_000):
+            with sw.step("s"):
+                pass
+        assert len(run.memory._finished) < 1_000
+        assert (len(run.receipts), run.receipts_dropped) == (1, 1_999)
+
+
 def test_a_receipt_says_by_how_much_input_estimates_were_too_low():
     """Calls with more input than was held are counted, with the tokens of all of them and of the worst; others are not."""
     with sw.Run() as run, sw.step("outer") as outer:

@@ -290,7 +290,8 @@ class Hold:
     def let_go(self) -> None:
         """Be no longer known to the scope that keeps it."""
         keeper = self.keeper
-        if keeper is not None and keeper.holds is not None:
+        assert keeper is not None
+        if keeper.holds is not None:
             keeper.holds.discard(self)
 
     def _replace_estimate(

@@ -272,10 +272,8 @@ class Run(Scope):
                 with tree.lock:
                     for waiter in tuple(tree.waiting):
                         if self._holds(waiter.hold.scope):
-                            parked = waiter.parked
                             end(waiter, RunClosedError(f"run `{self.name}` ended while a call waited in it"))
-                            if parked is not None:
-                                look(parked)
+                    look(self)  # not before all are out: none of them is to be granted what it never takes
                 for scope in reversed(self.open_scopes):
                     close_scope(scope, Status.ABANDONED)
                 for hold in tuple(self.holds or ()):
