@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 
-from benchmarks import hold, importing, ledger, ledger_growth, parallel, record, step, verify
+from benchmarks import guard, hold, importing, ledger, ledger_growth, parallel, record, step, verify
 from benchmarks._measure import ROUNDS, ROW_HEADINGS, Row, markdown_table, time_against_floor
 from benchmarks.floor import run_floor
 
@@ -53,7 +53,10 @@ def main() -> int:
     print(markdown_table(ledger.HEADINGS, [case.cells() for case in durable]), end="\n\n")
 
     grown = ledger_growth.cases(ledger_growth.SIZES[:2] if options.short else ledger_growth.SIZES)
-    print(markdown_table(ledger_growth.HEADINGS, [size.cells() for size in grown]))
+    print(markdown_table(ledger_growth.HEADINGS, [size.cells() for size in grown]), end="\n\n")
+
+    calls = guard.cases(20 if options.short else 100)
+    print(markdown_table(guard.HEADINGS, [case.cells() for case in calls]))
 
     met = [
         *(row.is_met for row in times),
@@ -62,6 +65,7 @@ def main() -> int:
         *(speed.is_met for speed in speeds),
         *(case.is_met for case in durable),
         *(size.is_met for size in grown),
+        *(case.is_met for case in calls),
     ]
     return 1 if options.check and not all(met) else 0
 

@@ -340,3 +340,24 @@ def test_parallel_threads_leave_one_receipt_each():
             thread.join(60)
     assert len({receipt.step_id for receipt in run.receipts}) == len(run.receipts) == 800
     assert run.total.input_tokens == 800
+
+
+def test_a_receipt_says_by_how_much_input_estimates_were_too_low():
+    """Calls with more input than was held are counted, with the tokens of all of them and of the worst; others are not."""
+    with sw.Run() as run, sw.step("outer") as outer:
+        for settled in ([10], [12, 4], [12, 10, 40]):
+            with sw.step("inner"):
+                for tokens in settled:
+                    with sw.reserve(input_tokens=10, output_tokens=1) as hold:
+                        hold.settle(input_tokens=tokens, output_tokens=1)
+        with sw.reserve(input_tokens=10, output_tokens=1) as left:
+            pass
+        left.settle(input_tokens=15, output_tokens=1)
+        sw.record_usage(input_tokens=99)
+    assert [receipt.warnings for receipt in run.receipts] == [
+        (),
+        ("input estimate too low for 1 call: 2 tokens more",),
+        ("input estimate too low for 2 calls: 32 tokens more in all, at most 30 in one",),
+        ("input estimate too low for 1 call: 5 tokens more",),
+    ]
+    assert outer.receipt.own.input_tokens == 114

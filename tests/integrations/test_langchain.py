@@ -291,6 +291,12 @@ def test_the_model_that_was_given_stays_as_it_was(server, make, ask):
     assert server.count == 1
 
 
+def test_what_only_holds_a_model_is_not_guarded(make):
+    """Neither a binding nor a chain is taken for a model: what they hold is to be guarded before."""
+    with pytest.raises(TypeError, match="takes a chat model, not _ChatModelBinding; guard the model before tools"):
+        guarded(make("m").bind_tools(TOOLS))
+
+
 def test_an_unknown_level_is_refused():
     """A side effect that there is not is a DefinitionError that names the tool."""
     with pytest.raises(sw.DefinitionError, match=r"Guard.side_effects\['look'\]"):

@@ -101,7 +101,7 @@ class Hold:
         """Whether less output was granted than asked."""
         return self.output_tokens < self.asked_output
 
-    def settle(
+    def settle(  # noqa: C901 - the hot path is written out
         self,
         *,
         input_tokens: int | None = None,
@@ -168,6 +168,8 @@ class Hold:
                 detail = owner.detail or owner.make_detail()
                 call = (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
                 detail.calls.append(call)
+                if input_tokens > self.input_tokens:
+                    detail.miss(input_tokens - self.input_tokens)
                 if passed is not None:
                     error = exceeded(passed.scope, "settle")
                 if tree.waiting:

@@ -13,7 +13,7 @@ from ._money import dollars
 from ._policy import Policy
 from ._queue import look
 from ._receipt import CallRecord, Receipt, ReceiptError, Status
-from ._tally import NO_DETAIL, NO_EXTRA, NO_USAGE, Detail, Extra
+from ._tally import NO_DETAIL, NO_EXTRA, NO_USAGE, Detail, Extra, missed_warning
 from .errors import ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Scope:
             ),
             tools=tuple(detail.tools),
             late=detail.late.usage,
-            warnings=tuple(detail.warnings),
+            warnings=(*detail.warnings, *missed_warning(*detail.missed)),
         )
 
     def check(self) -> None:
@@ -313,8 +313,8 @@ class Scope:
 
     def freeze(self) -> None:
         """Keep the receipt as it is, before anything changes after the scope has closed; a run leaves none."""
-        if self.status is not None and (self.detail is None or self.detail.frozen is None):
-            receipt = self.receipt
+        if self.status is not None:
+            receipt = self.receipt  # the frozen one, where there is one
             self.make_detail().frozen = receipt
 
     def _usage(self, which: str) -> Usage:

@@ -83,12 +83,24 @@ class Tally:
         )
 
 
+def missed_warning(calls: int, tokens: int, most: int) -> tuple[str, ...]:
+    """Say on a receipt by how much input estimates were too low; nothing where none was.
+
+    Args:
+        calls: How many calls had more input than was estimated.
+        tokens: How many tokens more all of them had.
+        most: How many more one of them had.
+    """
+    more = f"input estimate too low for {calls} call{'s' * (calls > 1)}: {tokens} tokens more"
+    return (f"{more} in all, at most {most} in one" if calls > 1 else more,) if calls else ()
+
+
 class Detail:
     """Hold what only some scopes ever have; made when it is first needed."""
 
     __slots__ = (
-        "calls", "clamped", "deadline", "error", "fired", "frozen", "handed_over", "late", "own", "reschedule", "tools",
-        "total", "warnings",
+        "calls", "clamped", "deadline", "error", "fired", "frozen", "handed_over", "late", "missed", "own",
+        "reschedule", "tools", "total", "warnings",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -105,6 +117,11 @@ class Detail:
         self.fired: set[object] | None = None
         self.frozen: Receipt | None = None
         self.warnings: list[str] = []
+        self.missed = (0, 0, 0)
+
+    def miss(self, tokens: int) -> None:
+        """Count a call that had so many input tokens more than were estimated."""
+        self.missed = (self.missed[0] + 1, self.missed[1] + tokens, max(self.missed[2], tokens))
 
 
 NO_EXTRA = Extra()

@@ -48,7 +48,15 @@ def guarded(model: M) -> M:
 
     Returns:
         The copy, which is an instance of the model's own class and shares its connections.
+
+    Raises:
+        TypeError: If it is no chat model, but something that holds one.
     """
+    if not isinstance(model, BaseChatModel):
+        raise TypeError(
+            f"guarded() takes a chat model, not {type(model).__name__}; guard the model before tools or options are "
+            "bound to it"
+        )
     if isinstance(model, StepModel):
         return cast("M", model.guarded())
     if isinstance(model, ByRequest):

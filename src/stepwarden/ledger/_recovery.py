@@ -14,6 +14,7 @@ from stepwarden.core.errors import LedgerError
 
 from ._entry import Chain, Entry
 from ._lock import claim, names
+from ._packed import unpack
 from ._record import decode, receipt_fields
 from ._remains import Remains
 from ._schema import SEQ_BITS
@@ -105,9 +106,10 @@ def _end(database: sqlite3.Connection, number: int, run: str, name: str, process
     unlisted = []
     start = number << SEQ_BITS
     bounds = (start, start + (1 << SEQ_BITS) - 1)
-    for key, head, data in database.execute(
+    for key, head, stored in database.execute(
         "SELECT key, head, data FROM records WHERE key BETWEEN ? AND ? ORDER BY key", bounds
     ):
+        data = unpack(stored)
         record = _decoded(run, key - start, data)
         remains.add(record)
         if record["kind"] == "receipt":
@@ -134,7 +136,7 @@ def _ends_of(database: sqlite3.Connection, number: int, run: str) -> tuple[Any, 
     bounds = (start, start + (1 << SEQ_BITS) - 1)
     first = database.execute(f"{query} LIMIT 1", bounds).fetchone()
     last = database.execute(f"{query} DESC LIMIT 1", bounds).fetchone()
-    return tuple(_decoded(f"{number} in {run}", key - start, data) for key, data in (first, last))
+    return tuple(_decoded(f"{number} in {run}", key - start, unpack(data)) for key, data in (first, last))
 
 
 def _decoded(run: str, seq: int, data: bytes) -> Any:
