@@ -41,6 +41,8 @@ class PersonaScope(Scope):
         self.matched: set[str] = set()
         super().__init__(plan, parent, outer)
         self.persona_scope = self
+        if plan.accounts:
+            self.run.is_accounted = True
 
     def meet_stage(self, step: str) -> Stage | None:
         """Return the stage declared for *step*, and remember that it was met."""
