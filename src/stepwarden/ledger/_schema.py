@@ -169,7 +169,7 @@ def applied(database: sqlite3.Connection, path: str) -> set[str]:
         LedgerError: If it has had one that is not known here.
     """
     done = {name for (name,) in database.execute("SELECT name FROM migrations")}
-    unknown = sorted(done - {migration.__name__ for migration in MIGRATIONS})
+    unknown = sorted(map(str, done - {migration.__name__ for migration in MIGRATIONS}))
     if unknown:
         raise LedgerError(
             f"{path} was written by a newer stepwarden ({', '.join(unknown)} in its schema); upgrade stepwarden"
