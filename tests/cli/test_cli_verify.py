@@ -21,8 +21,9 @@ def signed(stepwarden, folder):
 def tamper(folder, old, new):
     """Change the first record with *old* in it; return its number."""
     database = sqlite3.connect(folder / ".stepwarden" / "ledger.db")
-    for key, data in database.execute("SELECT key, data FROM records ORDER BY key").fetchall():
-        data = unpack(data)
+    query = "SELECT key, data, id FROM records JOIN runs ON number = key >> 32 ORDER BY key"
+    for key, stored, run in database.execute(query).fetchall():
+        data = unpack(stored, run)
         if old in data:
             with database:
                 database.execute("UPDATE records SET data = ? WHERE key = ?", (data.replace(old, new), key))

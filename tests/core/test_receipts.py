@@ -342,6 +342,25 @@ def test_parallel_threads_leave_one_receipt_each():
     assert run.total.input_tokens == 800
 
 
+def test_a_receipt_has_the_newest_thousand_calls_of_each_kind():
+    """Of many calls of models and of tools, a receipt names the newest 1,000, in their order, and counts all."""
+
+    @sw.tool(side_effect="none")
+    def look(number):
+        if number % 2:
+            raise ValueError
+
+    with sw.Run() as run, sw.step("busy"):
+        for number in range(2_500):
+            sw.record_usage(input_tokens=number)
+            with contextlib.suppress(ValueError):
+                look(number)
+    receipt = run.receipts[0]
+    assert [call.input_tokens for call in receipt.calls] == list(range(1_500, 2_500))
+    assert [tool.outcome for tool in receipt.tools] == ["completed", "failed"] * 500
+    assert (receipt.own.calls, receipt.own.tool_calls) == (2_500, 2_500)
+
+
 def test_receipts_that_nobody_reads_do_not_pile_up():
     """A run forgets what is beyond its newest receipts while it goes on, and not only when they are read."""
     with sw.Run(max_receipts=1) as run:

@@ -60,8 +60,8 @@ def findings_in(path, key=None):
 
 def change(path, statement, *values):
     database = sqlite3.connect(path)
-    database.create_function("unpack", 1, unpack)
-    database.create_function("pack", 1, pack)
+    database.create_function("unpack", 2, unpack)
+    database.create_function("pack", 2, pack)
     with database:
         assert database.execute(statement, values).rowcount > 0
     database.close()
@@ -70,8 +70,11 @@ def change(path, statement, *values):
 def place_of(path, kind, run=1):
     """Return the key of the first record of a kind in a run, and its number in it."""
     database = sqlite3.connect(path)
-    database.create_function("unpack", 1, unpack)
-    query = "SELECT key FROM records WHERE key >> 32 = ? AND instr(CAST(unpack(data) AS TEXT), ?) ORDER BY key"
+    database.create_function("unpack", 2, unpack)
+    query = (
+        "SELECT key FROM records JOIN runs ON number = key >> 32"
+        " WHERE number = ? AND instr(CAST(unpack(data, id) AS TEXT), ?) ORDER BY key"
+    )
     key = database.execute(query, (run, f'"kind":"{kind}"')).fetchone()[0]
     database.close()
     return key, key & 0xFFFFFFFF
@@ -103,12 +106,12 @@ def test_a_run_that_goes_on_is_verified_as_far_as_it_is(path):
 @pytest.mark.parametrize(
     "kind", ["run_started", "scope_opened", "hold", "settlement", "usage", "tool", "receipt", "run_ended"]
 )
-@pytest.mark.parametrize("stored", ["pack(CAST(%s AS BLOB))", "CAST(%s AS BLOB)"], ids=["packed", "plain"])
+@pytest.mark.parametrize("stored", ["pack(CAST(%s AS BLOB), id)", "CAST(%s AS BLOB)"], ids=["packed", "plain"])
 def test_an_edited_record_is_named(filled, kind, stored):
     """Whatever kind of record is edited in the file, it is named, whether it is packed again or not."""
     key, seq = place_of(filled, kind)
-    edited = stored % """replace(CAST(unpack(data) AS TEXT), '"v":1', '"v":1,"w":1')"""
-    change(filled, f"UPDATE records SET data = {edited} WHERE key = ?", key)  # noqa: S608 - written above
+    edited = stored % """replace(CAST(unpack(data, id) AS TEXT), '"v":1', '"v":1,"w":1')"""
+    change(filled, f"UPDATE records SET data = {edited} FROM runs WHERE number = key >> 32 AND key = ?", key)  # noqa: S608 - written above
 
     assert findings_in(filled) == [("edited", seq, kind)]
 

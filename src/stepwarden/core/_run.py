@@ -110,6 +110,7 @@ class Run(Scope):
             )
         )
         plan.kind = "run"
+        plan.staged_as = None
         plan.policy = UNRESTRICTED if policy is None else policy
         plan.met = (UNRESTRICTED, None, plan.policy)
         self._place(plan, None)
@@ -118,7 +119,7 @@ class Run(Scope):
 
     def _place(self, plan: Plan, parent: Scope | None) -> None:
         around = cast("Scope", _Nowhere(self)) if parent is None else parent
-        super().__init__(plan, around, get_leaf())
+        self.open_under(plan, around, get_leaf())
         self.parent = parent
         self.run = self
         around_hooks: Hooks = settings.hooks if parent is None else parent.run.hooks

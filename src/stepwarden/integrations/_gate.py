@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
+from stepwarden.core._leaf import current_policy
 from stepwarden.core._policy import SideEffect, SideEffectLike, parse_side_effect
 from stepwarden.core._tool import ToolDefinition, tool_call
 from stepwarden.core.errors import BudgetExceededError, ToolDeniedError
@@ -33,7 +34,23 @@ class Gate:
         """
         if any(is_tool(function) for function in functions):
             return nullcontext()
-        return tool_call(name, self._levels.get(name, SideEffect.NETWORK))
+        return tool_call(name, self._level(name))
+
+    def ask(self, name: str) -> None:
+        """Ask the policy in force about a tool, without counting a call of it.
+
+        Args:
+            name: What the framework calls the tool.
+
+        Raises:
+            ToolDeniedError: If the policy refuses it; that is on the receipt.
+        """
+        if current_policy().refusal(name, self._level(name)) is not None:
+            with self.open(name):
+                pass  # never: entering raises, notes and tells it
+
+    def _level(self, name: str) -> SideEffect:
+        return self._levels.get(name, SideEffect.NETWORK)
 
 
 def is_tool(function: object) -> bool:

@@ -57,7 +57,7 @@ MESSAGES = InputRules(
     "messages", ("system", "tools", "tool_choice", "output_config", "output_format", "mcp_servers"), anthropic_image,
     ANTHROPIC_ADDS, held=("container", "mcp_servers"), own_tools=frozenset({"custom"}),
 )  # fmt: skip
-ANY = InputRules("messages", ("tools", "instructions"), None, ANTHROPIC_ADDS)
+ANY = InputRules("messages", ("tools", "calls", "instructions"), None, ANTHROPIC_ADDS)
 """Of a framework's own request, whichever provider it goes to."""
 
 

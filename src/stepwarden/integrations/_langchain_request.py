@@ -13,7 +13,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from ._estimate import likely_tokens, text_tokens
+from ._estimate import text_tokens
+from ._input import ANY, Conversation
 from ._seam import Attempt, Reported
 from ._streams import Watch
 
@@ -138,9 +139,11 @@ class _Request:
         timeout = getattr(model, "timeout", None) or getattr(model, "request_timeout", None)
         said = [{"role": one.type, "content": one.content} for one in messages]
         calls = [one.tool_calls for one in messages if isinstance(one, AIMessage) and one.tool_calls]
+        options = {name: json.dumps(part, default=repr) for name, part in (("calls", calls), ("tools", kwargs)) if part}
+        request = {"model": about.get("ls_model_name"), "messages": said, **options}
         self.attempt = Attempt(
             model=_priced_name(about.get("ls_provider"), about.get("ls_model_name")),
-            input_tokens=likely_tokens(said, *(json.dumps(part, default=repr) for part in (calls, kwargs) if part)),
+            input_tokens=Conversation(request, ANY).likely(),
             output_tokens=asked if isinstance(asked, int) and asked > 0 else None,
             timeout=timeout if isinstance(timeout, int | float) else None,
         )

@@ -28,7 +28,9 @@ _BYTES_PER_OTHER_SOUND_TOKEN = 500
 
 # Where an item may have media in it; what a tool was called with is text, whatever it looks like.
 PLACES = ("content", "output", "source")
-_DATA = frozenset({"source", "image_url", "file", "file_data", "file_id", "file_url", "input_audio"})
+_DATA = frozenset({
+    "source", "image_url", "file", "file_data", "file_id", "file_url", "input_audio", "base64", "data", "url",
+})  # fmt: skip
 _TEXT_SOURCES = frozenset({"text", "content"})
 
 
@@ -100,7 +102,7 @@ def most_media_tokens(part: Mapping[str, Any], model: str, image: ImageRule) -> 
 def _data(part: Mapping[str, Any]) -> str:
     """Return the data of a part, in base 64; empty where it is elsewhere."""
     inner = next((part[key] for key in ("source", "file", "input_audio") if isinstance(part.get(key), Mapping)), part)
-    data = inner.get("data") or inner.get("file_data")
+    data = inner.get("data") or inner.get("file_data") or inner.get("base64")
     return data if isinstance(data, str) else ""
 
 

@@ -29,7 +29,7 @@ from ._gate import Gate, refusal
 from ._guard import guard, is_guardable
 from ._langchain_request import ByRequest, guarding
 
-M = TypeVar("M", bound=BaseChatModel)
+_M = TypeVar("_M", bound=BaseChatModel)
 
 _REMEMBERED = 256
 """How many models a guard keeps copies of; more is an application that makes one for each request."""
@@ -40,7 +40,7 @@ _UNTOLD: RunnableConfig = {"callbacks": []}
 """What a call is made with inside one that callbacks are told of already."""
 
 
-def guarded(model: M) -> M:
+def guarded(model: _M) -> _M:
     """Return a guarded copy of a chat model: each request is reserved before it is sent, and settled after.
 
     Args:
@@ -58,7 +58,7 @@ def guarded(model: M) -> M:
             "bound to it"
         )
     if isinstance(model, StepModel):
-        return cast("M", model.guarded())
+        return cast("_M", model.guarded())
     if isinstance(model, ByRequest):
         return model
     found = _guarded_clients(model)

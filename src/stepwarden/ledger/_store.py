@@ -203,7 +203,7 @@ class SQLiteStore:
                 if entry.kind == "receipt":
                     query = "SELECT key, data FROM records WHERE key = ?"
                     key, data = self._database.execute(query, (key,)).fetchone()
-                    self._unlisted.append((key, unpack(data)))
+                    self._unlisted.append((key, unpack(data, entry.chain.run)))
             else:
                 missing.append(entry)
         return missing
@@ -238,7 +238,9 @@ class SQLiteStore:
             state.head = extend(state.head, data)
             # Packing takes longer than all else that a step costs which only ran, and whose record is short.
             is_plain = kind == "receipt" and "own" not in fields
-            records.append((state.row << SEQ_BITS | state.count, state.head, data if is_plain else pack(data)))
+            records.append(
+                (state.row << SEQ_BITS | state.count, state.head, data if is_plain else pack(data, chain.run))
+            )
             state.count += 1
         self._database.executemany(_ADD_RECORD, records)
         for chain, state in written.items():
