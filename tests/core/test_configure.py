@@ -1,5 +1,6 @@
 """Settings of the process: what each changes, and that a bad one names itself and changes nothing."""
 
+import asyncio
 import contextvars
 import math
 import time
@@ -119,6 +120,21 @@ def test_max_wait():
     assert isinstance(error, TimeoutError)
     sw.configure(max_wait=0)
     assert give_up_waiting().waited < 600
+
+
+def test_max_wait_of_0_lets_no_task_wait():
+    """Where `max_wait` is 0, a task that would have to wait is refused at once, and leaves nothing behind."""
+
+    async def main() -> None:
+        with sw.Run(budget=sw.Budget(max_calls=1)) as run:
+            hold = contextvars.copy_context().run(sw.reserve().acquire)
+            with pytest.raises(sw.ReserveTimeoutError):
+                await sw.reserve()
+            hold.release()
+            assert (run.held, run.tree.waiting) == (sw.Usage(), set())
+
+    sw.configure(max_wait=0)
+    asyncio.run(main())
 
 
 def test_clock():

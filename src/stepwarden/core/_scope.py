@@ -316,9 +316,8 @@ class Scope:
 
     def freeze(self) -> None:
         """Keep the receipt as it is, before anything changes after the scope has closed; a run leaves none."""
-        if self.status is not None:
-            receipt = self.receipt  # the frozen one, where there is one
-            self.make_detail().frozen = receipt
+        receipt = self.receipt  # the frozen one, where there is one
+        self.make_detail().frozen = receipt
 
     def _usage(self, which: str) -> Usage:
         extra: Extra = getattr(self.detail, which) if self.detail else NO_EXTRA
