@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 
-from benchmarks import hold, importing, ledger, ledger_growth, parallel, record, step, verify
+from benchmarks import growth, guard, hold, importing, ledger, ledger_growth, memory, parallel, record, step, verify
 from benchmarks._measure import ROUNDS, ROW_HEADINGS, Row, markdown_table, time_against_floor
 from benchmarks.floor import run_floor
 
@@ -13,6 +13,8 @@ REPETITIONS = 20_000
 SHORT_REPETITIONS = 1_000
 VERIFIED = {True: (1_000,), False: (1_000, 10_000, 100_000)}
 """How many receipts are verified, in a short look and in a measurement."""
+LARGEST = {True: 100, False: 100_000}
+"""How large runs grow."""
 
 
 def main() -> int:
@@ -53,7 +55,16 @@ def main() -> int:
     print(markdown_table(ledger.HEADINGS, [case.cells() for case in durable]), end="\n\n")
 
     grown = ledger_growth.cases(ledger_growth.SIZES[:2] if options.short else ledger_growth.SIZES)
-    print(markdown_table(ledger_growth.HEADINGS, [size.cells() for size in grown]))
+    print(markdown_table(ledger_growth.HEADINGS, [size.cells() for size in grown]), end="\n\n")
+
+    calls = guard.cases(20 if options.short else 100)
+    print(markdown_table(guard.HEADINGS, [case.cells() for case in calls]), end="\n\n")
+
+    curves = growth.curves(100, LARGEST[options.short])
+    print(markdown_table(growth.HEADINGS, [curve.cells() for curve in curves]), end="\n\n")
+
+    sizes = memory.sizes(repetitions // 2)
+    print(markdown_table(memory.HEADINGS, [size.cells() for size in sizes]))
 
     met = [
         *(row.is_met for row in times),
@@ -62,6 +73,8 @@ def main() -> int:
         *(speed.is_met for speed in speeds),
         *(case.is_met for case in durable),
         *(size.is_met for size in grown),
+        *(curve.is_met for curve in curves),
+        *(case.is_met for case in calls),
     ]
     return 1 if options.check and not all(met) else 0
 

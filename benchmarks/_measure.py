@@ -28,14 +28,15 @@ def time_against_floor(loop: Loop, repetitions: int) -> Timing:
     run_floor(repetitions // 10 + 1)
     times, ratios = [], []
     for _ in range(ROUNDS):
-        floor = _time_once(run_floor, repetitions)
-        subject = _time_once(loop, repetitions)
+        floor = time_once(run_floor, repetitions)
+        subject = time_once(loop, repetitions)
         times.append(subject)
         ratios.append(subject / floor)
     return Timing(statistics.median(times), statistics.median(ratios))
 
 
-def _time_once(loop: Loop, repetitions: int) -> float:
+def time_once(loop: Loop, repetitions: int) -> float:
+    """Give the nanoseconds of one repetition."""
     gc.collect()  # every round starts with the same heap; while it runs, the collector works as it does for users
     start = perf_counter_ns()
     loop(repetitions)

@@ -5,6 +5,8 @@ import sqlite3
 
 import pytest
 
+from stepwarden.ledger._packed import unpack
+
 AGENT = "agent_under_test"
 
 
@@ -19,7 +21,9 @@ def signed(stepwarden, folder):
 def tamper(folder, old, new):
     """Change the first record with *old* in it; return its number."""
     database = sqlite3.connect(folder / ".stepwarden" / "ledger.db")
-    for key, data in database.execute("SELECT key, data FROM records ORDER BY key").fetchall():
+    query = "SELECT key, data, id FROM records JOIN runs ON number = key >> 32 ORDER BY key"
+    for key, stored, run in database.execute(query).fetchall():
+        data = unpack(stored, run)
         if old in data:
             with database:
                 database.execute("UPDATE records SET data = ? WHERE key = ?", (data.replace(old, new), key))

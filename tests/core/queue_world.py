@@ -57,9 +57,9 @@ class World:
         self.loops = loops
         run = sw.Run(budget=sw.Budget(max_tokens=limits[0]))
         contextvars.copy_context().run(run.__enter__)
-        a = StepScope(plan("a", limits[1]), run, run)
+        a = StepScope().open_under(plan("a", limits[1]), run, run)
         around_b = run if shape == "beside" else a
-        b = StepScope(plan("b", limits[2]), around_b, around_b)
+        b = StepScope().open_under(plan("b", limits[2]), around_b, around_b)
         self.scopes = {"run": run, "a": a, "b": b}
         self.around = {run: {run}, a: {run, a}, b: {run, b} if shape == "beside" else {run, a, b}}
         self.unreserved = dict.fromkeys(self.around, 0)
@@ -151,7 +151,7 @@ class World:
 
     def reserve(self, player, name, tokens, least):
         """Ask for room: granted, refused, or parked until the queue answers."""
-        hold = Hold(self.scopes[name], 0, tokens, least, 0, None, None)
+        hold = Hold().describe(self.scopes[name], 0, tokens, least, 0, None, None)
         with self.tree.lock:
             try:
                 blocked = admit(hold, never_waits=False)

@@ -358,3 +358,25 @@ def test_max_seconds_runs_out_only_while_the_body_runs():
         return run
 
     assert statuses(asyncio.run(scenario())) == [("timed", "failed")]
+
+
+def test_closed_early_is_cancelled_also_where_the_body_then_returns():
+    """An async generator whose body catches its being closed and returns was closed early all the same."""
+
+    @sw.step
+    async def items():
+        try:
+            yield 1
+        except GeneratorExit:
+            sw.record_usage(input_tokens=1)
+
+    async def main() -> sw.Run:
+        with sw.Run() as run:
+            generator = items()
+            await anext(generator)
+            await generator.aclose()
+        return run
+
+    run = asyncio.run(main())
+    assert statuses(run) == [("items", "cancelled")]
+    assert run.receipts[0].own.input_tokens == 1

@@ -62,6 +62,43 @@ def test_collecting_in_the_middle_of_anything_is_safe():
     assert (done.returncode, done.stdout, done.stderr) == (0, "safe\n", "")
 
 
+def test_a_propagated_finaliser_in_the_middle_of_anything_is_safe():
+    """A propagated function that a finaliser calls charges its own scope, in a small heap that is collected often."""
+    script = """
+    import gc
+    import stepwarden as sw
+
+    @sw.step
+    def work():
+        with sw.reserve(input_tokens=1) as hold:
+            hold.settle(input_tokens=1)
+
+    class Spending:
+        def __init__(self):
+            self.itself, self.act = self, sw.propagate(work)
+
+        def __del__(self):
+            self.act()
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(1, 1, 1)
+    with sw.Run(max_receipts=10_000) as run, sw.step("around") as around:
+        for _ in range(1_000):
+            Spending()
+            work()
+            assert sw.current_step() is around
+        gc.collect()
+    assert run.total.input_tokens == 2_000
+    assert len(run.receipts) == 2_001
+    print("safe")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "safe\n", "")
+
+
 def test_what_a_collected_body_still_does_is_its_own(unraisable):
     """The end of a collected body runs inside its step, and the context of whoever was interrupted stays as it is."""
     seen = []

@@ -225,6 +225,15 @@ STREAM = textwrap.dedent(
 )
 
 
+def test_a_child_ends_nothing_that_it_inherited():
+    """In a child, an inherited step does not end, so that nobody is told of an end that is the parent's to tell."""
+    with sw.Run(), sw.step("s") as step:
+        assert in_child(lambda: (step.close(sw.Status.COMPLETED), step.status)) == [False, None]
+        assert step.close(sw.Status.COMPLETED) is True
+        assert step.close(sw.Status.FAILED) is False
+        assert step.status == "completed"
+
+
 def test_the_parent_goes_on_after_the_fork():
     """Forking changes nothing for the parent: its run counts, holds and ends as before."""
     with sw.Run() as run, sw.step("s"):

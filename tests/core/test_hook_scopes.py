@@ -92,6 +92,15 @@ def test_an_unknown_event_is_a_definition_error(event):
 # What registration gives.
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("persona", None), ("persona", 1), ("step", 1), ("step", ""), ("step", " ")]
+)
+def test_a_name_that_cannot_be_right_is_a_definition_error(field, value):
+    """A hook's persona and step are strings, and a step's name is not empty; the error names the field and value."""
+    with pytest.raises(sw.DefinitionError, match=rf"^{field} must .*{value!r}"):
+        sw.hooks.on("PreStep", **{field: value})
+
+
 def test_the_handle_is_callable_and_removable():
     """A handle is called like the function, has its name, and after `remove` the hook is not told any more."""
     told = []

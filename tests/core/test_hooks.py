@@ -397,3 +397,44 @@ def test_a_coroutine_hook_on_a_sync_step_is_a_clear_type_error(event, shape):
         with sw.Run(), pytest.raises(TypeError, match="coroutine"):
             call("generator" if shape == "generator" else "function", sw.persona(name="captain"), captain)
     assert [str(one.message) for one in caught] == []
+
+
+@pytest.mark.parametrize("shape", ["function", "coroutine", "generator"])
+@pytest.mark.parametrize(("boundary", "status"), [("continue", "skipped"), ("escalate", "escalated")])
+def test_a_post_step_hook_that_finds_the_step_over_its_budget_meets_its_boundary(shape, boundary, status):
+    """A PostStep hook that raises the step's own budget error ends the step as its boundary says."""
+    steps = []
+
+    @sw.hooks.on("PostStep")
+    def audit(event):
+        steps[0].check()
+
+    def overspend():
+        steps.append(sw.current_step())
+        sw.record_usage()
+        with pytest.raises(sw.BudgetExceededError):
+            sw.record_usage()
+        return "output"
+
+    terms = {"fallback": "fallback"} if boundary == "continue" else {}
+    decorate = sw.step(name="s", budget=sw.Budget(max_calls=1), error_boundary=boundary, **terms)
+    with sw.Run() as run:
+        if boundary == "continue":
+            assert call(shape, decorate, overspend) == "fallback"
+        else:
+            with pytest.raises(sw.EscalationError):
+                call(shape, decorate, overspend)
+    assert statuses(run) == [("s", status)]
+
+
+def test_an_awaitable_that_a_hook_returns_to_a_sync_step_is_a_clear_type_error():
+    """What a hook of a sync step returns to be awaited is refused, also where it is no coroutine."""
+
+    class Later:
+        def __await__(self):
+            yield
+
+    sw.hooks.on("PreStep")(lambda event: Later())
+    with sw.Run() as run, pytest.raises(TypeError, match="coroutine steps only"), sw.step("s"):
+        pass
+    assert statuses(run) == [("s", "failed")]

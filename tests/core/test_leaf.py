@@ -138,3 +138,22 @@ def test_an_interrupt_is_not_lost_in_an_order_error(around, error):
         inner = sw.step("inner").__enter__()
         raise error
     assert inner.status == "abandoned"
+
+
+def test_a_hook_whose_run_is_closed_from_elsewhere_sees_the_run_around():
+    """Inside a hook, once its run was closed from another context, the run around is in force."""
+    seen = []
+    mine = sw.Hooks()
+    outer, inner = sw.Run(), sw.Run(hooks=mine)
+
+    @mine.on("OnStepFailed")
+    def close(event):
+        in_thread(lambda: inner.__exit__(None, None, None))
+        seen.append(sw.current_run())
+
+    with outer:
+        inner.__enter__()
+        with pytest.raises(LookupError), sw.step("s"):
+            raise LookupError
+        assert seen == [outer]
+        assert sw.current_run() is outer

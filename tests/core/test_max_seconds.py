@@ -262,3 +262,29 @@ def test_a_task_that_waits_is_ended_by_its_callers_deadline():
 async def taken(reservation):
     """Take a hold as a coroutine."""
     return await reservation
+
+
+def test_an_extension_that_reaches_the_loop_too_late_changes_nothing():
+    """More seconds for a step that ends before its loop hears of them are on its receipt, and no timeout starts again."""
+    errors = []
+
+    async def main() -> sw.Run:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+        with sw.Run() as run:
+            async with sw.step("s", budget=sw.Budget(max_seconds=FOREVER)) as step:
+                step.extend(sw.Budget(max_seconds=2 * FOREVER))
+            await asyncio.sleep(0)
+        return run
+
+    (receipt,) = asyncio.run(main()).receipts
+    assert (receipt.budget.max_seconds, str(receipt.status), errors) == (2 * FOREVER, "completed", [])
+
+
+def test_a_step_whose_loop_is_closed_can_be_extended():
+    """A step that its loop left open has more seconds when it is told so, though no timeout is left to be moved."""
+    loop = asyncio.new_event_loop()
+    with sw.Run():
+        step = loop.run_until_complete(sw.step("s", budget=sw.Budget(max_seconds=FOREVER)).__aenter__())
+        loop.close()
+        step.extend(sw.Budget(max_seconds=2 * FOREVER))
+        assert step.budget.max_seconds == 2 * FOREVER

@@ -1,6 +1,7 @@
 """Waiting for other calls' holds: who wakes whom, and what a caller that gives up leaves behind."""
 
 import asyncio
+import contextvars
 import threading
 
 import pytest
@@ -208,3 +209,19 @@ def test_first_come_first_served():
         assert served == list(range(8))
 
     asyncio.run(scenario())
+
+
+def test_a_run_that_ends_grants_nothing_to_who_waits_in_it():
+    """When a run ends, no call that waited in it is granted, and counted, what another one's leaving would free."""
+
+    async def main() -> None:
+        with sw.Run(budget=sw.Budget(max_tokens=100)) as run:
+            contextvars.copy_context().run(sw.reserve(input_tokens=60).acquire)
+            asked = [asyncio.create_task(sw.reserve(input_tokens=size)._acquire_in_task()) for size in [50, *[5] * 8]]
+            await asyncio.sleep(0)
+            assert len(run.tree.waiting) == 9
+        errors = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(error) for error in errors] == [sw.RunClosedError] * 9
+        assert (run.held, run.total.input_tokens, run.total.calls) == (sw.Usage(), 60, 1)
+
+    asyncio.run(main())

@@ -340,3 +340,53 @@ def test_parallel_threads_leave_one_receipt_each():
             thread.join(60)
     assert len({receipt.step_id for receipt in run.receipts}) == len(run.receipts) == 800
     assert run.total.input_tokens == 800
+
+
+def test_a_receipt_has_the_newest_thousand_calls_of_each_kind():
+    """Of many calls of models and of tools, a receipt names the newest 1,000, in their order, and counts all."""
+
+    @sw.tool(side_effect="none")
+    def look(number):
+        if number % 2:
+            raise ValueError
+
+    with sw.Run() as run, sw.step("busy"):
+        for number in range(2_500):
+            sw.record_usage(input_tokens=number)
+            with contextlib.suppress(ValueError):
+                look(number)
+    receipt = run.receipts[0]
+    assert [call.input_tokens for call in receipt.calls] == list(range(1_500, 2_500))
+    assert [tool.outcome for tool in receipt.tools] == ["completed", "failed"] * 500
+    assert (receipt.own.calls, receipt.own.tool_calls) == (2_500, 2_500)
+
+
+def test_receipts_that_nobody_reads_do_not_pile_up():
+    """A run forgets what is beyond its newest receipts while it goes on, and not only when they are read."""
+    with sw.Run(max_receipts=1) as run:
+        for _ in range(2_000):
+            with sw.step("s"):
+                pass
+        assert len(run.memory._finished) < 1_000
+        assert (len(run.receipts), run.receipts_dropped) == (1, 1_999)
+
+
+def test_a_receipt_says_by_how_much_input_estimates_were_too_low():
+    """Calls with more input than was held are counted, with the tokens of all of them and of the worst; others are not."""
+    with sw.Run() as run, sw.step("outer") as outer:
+        for settled in ([10], [12, 4], [12, 10, 40]):
+            with sw.step("inner"):
+                for tokens in settled:
+                    with sw.reserve(input_tokens=10, output_tokens=1) as hold:
+                        hold.settle(input_tokens=tokens, output_tokens=1)
+        with sw.reserve(input_tokens=10, output_tokens=1) as left:
+            pass
+        left.settle(input_tokens=15, output_tokens=1)
+        sw.record_usage(input_tokens=99)
+    assert [receipt.warnings for receipt in run.receipts] == [
+        (),
+        ("input estimate too low for 1 call: 2 tokens more",),
+        ("input estimate too low for 2 calls: 32 tokens more in all, at most 30 in one",),
+        ("input estimate too low for 1 call: 5 tokens more",),
+    ]
+    assert outer.receipt.own.input_tokens == 114

@@ -1,12 +1,13 @@
 """What a handler that raises left half done: made up for at once, told step by step where test_interrupts visits all."""
 
+import asyncio
 import contextvars
 import threading
 
 import pytest
 
 import stepwarden as sw
-from stepwarden.core import _activation, _block, _charge, _queue, _run, _shells
+from stepwarden.core import _activation, _block, _charge, _meter, _queue, _run, _scope, _shells
 from stepwarden.core._hold import Hold
 from stepwarden.core._leaf import get_leaf
 from stepwarden.core._scope import Scope
@@ -92,7 +93,7 @@ def test_an_interrupted_charge_is_whole_or_none(operation, number, raise_in):
 def test_an_interrupted_reservation_holds_nothing(number, full, raise_in):
     """A reservation that is interrupted on its way up, or on its way back, sets nothing aside anywhere."""
     with sw.Run(budget=sw.Budget(max_input_tokens=5)) as run, sw.step("s", budget=sw.Budget(max_input_tokens=9)):
-        name = "_apply" if full else "_lacks_rare"
+        name = "_apply" if full else "_lacks_room"
         was_raised = raise_in(_charge, name, number=number)
         with pytest.raises(Interrupted):
             sw.reserve(input_tokens=6 if full else 1).acquire()
@@ -272,3 +273,129 @@ def test_a_close_that_is_interrupted_is_made_up_for(after, raise_in):
         assert (receipt.name, receipt.status) == ("s", "completed")
         assert run.held.input_tokens == 1
     assert run.held == sw.Usage()
+
+
+def test_a_late_tool_call_that_is_interrupted_is_counted_everywhere(raise_in):
+    """A tool call that outlives its step, interrupted before it is counted, is its payer's own and in every total."""
+    with sw.Run() as run:
+        with sw.step("closed") as closed:
+            late = sw.propagate(
+                sw.tool(name="read", side_effect="read_only")(lambda: pytest.fail("it was interrupted"))
+            )
+        raise_in(Scope, "freeze")
+        with pytest.raises(Interrupted):
+            late()
+        assert (run.own.tool_calls, run.total.tool_calls) == (1, 1)
+        assert closed.receipt.total.tool_calls == 0
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_a_hold_whose_leaving_was_interrupted_is_settled_all_the_same(number, raise_in):
+    """Wherever the leaving of a hold is interrupted, settling it later replaces all of it, and leaves one call."""
+    with sw.Run() as run, sw.step("s") as step:
+        was_raised = raise_in(Scope, "make_detail", number=number)
+        with pytest.raises(Interrupted), sw.reserve(input_tokens=2, output_tokens=1, cost_usd=1) as hold:
+            pass
+        assert was_raised()
+        hold.settle(input_tokens=1, output_tokens=1, cost_usd=2)
+        for scope in (step, run):
+            assert (scope.total.total_tokens, scope.total.cost_usd, scope.total.calls) == (2, 2, 1)
+            assert scope.held == scope.uncertain == sw.Usage()
+    (receipt,) = run.receipts
+    assert [call.outcome for call in receipt.calls] == ["settled"]
+
+
+@pytest.mark.parametrize(("name", "after"), [("_unpark", False), ("_unpark", True), ("park", False), ("park", True)])
+def test_a_waiter_that_is_interrupted_between_two_queues_is_in_one(name, after, raise_in):
+    """A call that changes from its run's queue to its step's stays in one, and is served, where a handler raises."""
+
+    async def main() -> None:
+        with sw.Run(budget=sw.Budget(max_tokens=10)) as run:
+            around_run = contextvars.copy_context().run(sw.reserve(input_tokens=4).acquire)
+            with sw.step("s", budget=sw.Budget(max_tokens=6)) as step:
+                in_step = contextvars.copy_context().run(sw.reserve(input_tokens=4).acquire)
+                task = asyncio.create_task(sw.reserve(input_tokens=4)._acquire_in_task())
+                await asyncio.sleep(0)
+                assert len(run.queue) == 1
+                was_raised = raise_in(_queue, name, after=after)
+                with pytest.raises(Interrupted):
+                    around_run.release()
+                assert was_raised()
+                assert (len(run.queue), len(step.queue)) == (0, 1)
+                in_step.release()
+                (await task).release()
+            assert run.held == sw.Usage()
+
+    asyncio.run(main())
+
+
+# What a finaliser does, which the collector may run between any two lines.
+
+
+@pytest.fixture
+def come_between(monkeypatch):
+    """Let something happen once, just before a function or class does its work for the first time from now on."""
+
+    def arm(owner, name, happens):
+        original = getattr(owner, name)
+
+        def wrapper(*args, **kwargs):
+            monkeypatch.setattr(owner, name, original)
+            happens()
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, wrapper)
+
+    return arm
+
+
+@pytest.mark.parametrize(("module", "name"), [(_meter, "Meter"), (_scope, "Detail")])
+def test_what_is_counted_while_the_counter_is_made_counts(module, name, come_between):
+    """Usage that is recorded while another record makes the first counter of its scope is in the sums as well."""
+    with sw.Run() as run, sw.step("s"):
+        come_between(module, name, lambda: sw.record_usage(input_tokens=4, cost_usd=2, cache_read_tokens=2))
+        record()
+        assert (run.total.input_tokens, run.total.cache_read_tokens, run.total.calls) == (6, 3, 2)
+    assert_sums(run, run.receipts)
+
+
+def test_room_that_is_taken_while_a_call_is_admitted_is_not_granted_twice(come_between):
+    """A call gets what is left when its room is taken after it was looked at and before it is set aside."""
+    with sw.Run(budget=sw.Budget(max_tokens=10)) as run:
+        come_between(_queue, "set_aside", lambda: sw.record_usage(input_tokens=4))
+        with sw.reserve(output_tokens=20) as hold:
+            assert hold.output_tokens == 6
+            hold.settle(output_tokens=6)
+        assert (run.total.total_tokens, run.held) == (10, sw.Usage())
+
+
+def test_a_hold_that_is_settled_while_it_is_handed_over_is_over():
+    """A hold that is settled just when its closing scope hands it to the one around is counted once and kept by none."""
+
+    class Between(set):
+        """Have a hold settled between the two scopes."""
+
+        def __iter__(self):
+            if step.holds is None and hold.is_open:
+                hold.settle(input_tokens=2)
+            return super().__iter__()
+
+    with sw.Run() as run:
+        with sw.step("s") as step:
+            hold = contextvars.copy_context().run(sw.reserve(input_tokens=3).acquire)
+            step.holds = Between(step.holds)
+        assert (hold.is_open, run.held, run.total.input_tokens) == (False, sw.Usage(), 2)
+    assert (run.total.input_tokens, run.uncertain) == (2, sw.Usage())
+
+
+def test_what_opens_while_its_run_ends_ends_with_it(come_between):
+    """A step that another context opens in a run while that abandons what is open in it is abandoned as well."""
+    with sw.Run() as run:
+        context = contextvars.copy_context()
+        context.run(sw.step("first").__enter__)
+        come_between(_run, "close_scope", lambda: context.run(sw.step("second").__enter__))
+    assert (run.status, run.open_scopes) == ("completed", ())
+    assert sorted((one.name, str(one.status)) for one in run.receipts) == [
+        ("first", "abandoned"),
+        ("second", "abandoned"),
+    ]

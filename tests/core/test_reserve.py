@@ -304,6 +304,8 @@ def test_output_is_not_lowered_to_what_fits_now():
     [
         ({"input_tokens": -1}, ValueError),
         ({"output_tokens": -1}, ValueError),
+        ({"timeout": "5"}, TypeError),
+        ({"timeout": True}, TypeError),
         ({"timeout": -1}, ValueError),
         ({"timeout": float("nan")}, ValueError),
         ({"cost_usd": -1}, ValueError),
@@ -348,3 +350,20 @@ def test_remaining_is_what_is_left_over_the_whole_chain():
         with pytest.raises(sw.BudgetExceededError):
             sw.record_usage(input_tokens=1_000, cost_usd=5)
         assert step.remaining == sw.Budget(max_tokens=0, max_usd=0, max_calls=6)
+
+
+def test_a_block_that_is_left_in_another_context_is_left_if_it_is_the_only_one():
+    """A block that was entered in another context is left where there is no other; of two, none is guessed."""
+    with sw.Run() as run:
+        with sw.step("s"):
+            reservation = sw.reserve(input_tokens=3)
+            enter = contextvars.copy_context().run
+            first = enter(reservation.__enter__)
+            reservation.__exit__(None, None, None)
+            assert (first.is_open, run.held.calls, run.total.input_tokens) == (False, 0, 3)
+            two = enter(reservation.__enter__), enter(reservation.__enter__)
+            reservation.__exit__(None, None, None)
+            assert [hold.is_open for hold in two] == [True, True]
+            for hold in two:
+                hold.release()
+        assert (run.held, run.total.calls) == (sw.Usage(), 1)

@@ -298,3 +298,20 @@ def test_threads_charge_the_shared_scopes_exactly():
         assert around.held == sw.Usage()
     assert (around.own.calls, around.total.calls, run.total.cost_usd) == (0, 800, 8)
     assert sum(receipt.own.calls for receipt in run.receipts) == 800
+
+
+def items():
+    """Be a generator function."""
+    yield
+
+
+async def items_async():
+    """Be an async generator function."""
+    yield
+
+
+@pytest.mark.parametrize("what", [None, "record_usage", items, items_async])
+def test_propagate_refuses_what_it_cannot_carry(what):
+    """What is not callable is a TypeError, and so is a generator function, whose body runs between others' code."""
+    with pytest.raises(TypeError, match="propagate takes"):
+        sw.propagate(what)

@@ -1,11 +1,26 @@
 """A scripted server, both faces of the SDK, and the process's settings put back."""
 
+import asyncio
+
 import openai
 import pytest
 
 import stepwarden as sw
 from stepwarden.core._settings import settings
 from stepwarden.testing import FakeClock, ScriptedModel
+
+
+@pytest.fixture(autouse=True)
+def _no_loop_stays():
+    """Close the event loop that a framework's sync call makes for the thread, and leaves there."""
+    asyncio.set_event_loop(None)
+    yield
+    try:
+        loop = asyncio.get_event_loop_policy().get_event_loop()
+    except RuntimeError:
+        return
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture

@@ -82,12 +82,12 @@ def test_what_is_cached_for_an_hour_is_priced_as_such(server, kind):
     async def scenario():
         client = sw.guard(kind(base_url=server.origin, api_key="none", max_retries=0))
         with sw.Run() as run:
-            await done(client.messages.create(model="claude-3-5-haiku-latest", max_tokens=9, messages=HELLO))
+            await done(client.messages.create(model="claude-haiku-4-5", max_tokens=9, messages=HELLO))
         await done(client.close())
         return run.total.cost_usd
 
-    # $0.80 a million plain input; a write costs 1.25 times as much for five minutes, and twice as much for an hour.
-    assert play(scenario) == Decimal("0.6") * 1 + Decimal("0.4") * Decimal("1.6")
+    # $1 a million plain input; a write costs 1.25 times as much for five minutes, and twice as much for an hour.
+    assert play(scenario) == Decimal("0.6") * Decimal("1.25") + Decimal("0.4") * 2
 
 
 @pytest.mark.parametrize(

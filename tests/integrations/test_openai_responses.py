@@ -236,7 +236,7 @@ def test_threads_that_remember_and_settle_at_once_lose_nothing(server):
 
         def work():
             response = client.responses.create(**request())
-            found.append(ResponsesCall({"previous_response_id": response.id, "input": "x"}).input_tokens())
+            found.append(ResponsesCall({"previous_response_id": response.id, "input": "x"}).asked.likely())
 
         threads = [threading.Thread(target=sw.propagate(work)) for _ in range(8)]
         for thread in threads:

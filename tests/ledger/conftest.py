@@ -5,6 +5,7 @@ import sqlite3
 import pytest
 
 import stepwarden as sw
+from stepwarden.ledger._packed import unpack
 from stepwarden.ledger._record import decode
 
 
@@ -24,7 +25,8 @@ def records_in(path, run=None):
     """Return the records in a file, of one run or of all, each decoded, in order."""
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        found = [decode(data) for (data,) in database.execute("SELECT data FROM records ORDER BY key")]
+        query = "SELECT data, id FROM records JOIN runs ON number = key >> 32 ORDER BY key"
+        found = [decode(unpack(data, owner)) for data, owner in database.execute(query)]
     finally:
         database.close()
     return [record for record in found if run is None or record["run"] == run]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import stepwarden as sw
 from stepwarden.ledger import _receipt_record, _record
+from tests.ledger.conftest import records_in
 from tests.ledger.independent import is_valid
 from tests.ledger.vectors import FOLDER, VECTORS
 
@@ -57,6 +59,36 @@ def test_the_page_names_every_field_of_a_receipt():
 
     assert set(fields_on_the_page("Receipts")) | set(fields_on_the_page("Records")) >= fields
     assert set(fields_on_the_page("Receipts")) <= fields
+
+
+def test_the_page_names_every_field_of_the_other_records(path):
+    """Whatever fields a ledger writes in records that are no receipts, the page has them in the row of their kind."""
+    with sw.SQLiteLedger(path) as ledger, sw.Run(ledger=ledger, budget=sw.Budget(max_tokens=1_000)) as outer:
+        with sw.Run(budget=sw.Budget(max_calls=9)), sw.persona("captain", model="m"), sw.step("work"):
+            with sw.reserve(input_tokens=5, output_tokens=2_000, model="gpt-5-mini") as hold:
+                hold.settle(input_tokens=5, output_tokens=1, cache_read_tokens=1, reasoning_tokens=1)
+            with sw.reserve(input_tokens=5, output_tokens=7, model="gpt-5-mini"):
+                pass
+            sw.record_usage("m", input_tokens=1, cost_usd=1, cache_write_tokens=1, estimated=True)
+            sw.tool(name="grep", side_effect="none")(lambda: None)()
+        outer.journal.ticket().wait()
+    rows = dict(
+        re.findall(
+            r"^\| `(\w+)` \| (.*`step`.*|`name`, `tenant`.*|`hold`, `outcome`.*|`status`, and.*) \|$",
+            PAGE,
+            re.MULTILINE,
+        )
+    )
+    counts = set(re.findall(r"`(\w+)`", PAGE[PAGE.index("A *usage* has") : PAGE.index("A budget has")]))
+    seen = set()
+    for record in records_in(path):
+        kind = record["kind"]
+        if kind != "receipt":
+            seen.add(kind)
+            named = set(re.findall(r"`(\w+)`", rows[kind])) | (counts if kind in {"usage", "settlement"} else set())
+            assert record.keys() - {"at", "kind", "run", "seq", "v"} <= named | {"model", "step", "clamped"}, kind
+
+    assert seen == _record.KINDS - {"receipt", "late"}
 
 
 def test_the_page_names_every_kind():

@@ -93,7 +93,7 @@ def test_everything_that_was_written_counts(path):
             left.__class__.leave(left)
             clamped = call(output_tokens=5_000)
             try:
-                clamped.settle(input_tokens=100, output_tokens=90)
+                clamped.settle(input_tokens=130, output_tokens=90)
             except sw.BudgetExceededError:
                 pass
             try:
@@ -116,6 +116,7 @@ def test_everything_that_was_written_counts(path):
     assert (busy.own.cache_read_tokens, busy.own.calls, busy.own.estimated_calls) == (2, 3, 1)
     assert (busy.clamped_calls, busy.own.output_tokens, busy.overshoot.output_tokens) == (1, 92, 32)
     assert busy.uncertain.output_tokens == 10
+    assert busy.warnings[1:] == ("input estimate too low for 1 call: 30 tokens more",)
     assert busy.model in {"m", "other"}
     assert busy.total == busy.own
 

@@ -8,6 +8,7 @@ from hypothesis import given
 
 import stepwarden as sw
 from stepwarden.ledger import _columns, _receipt_record, _record, _sign
+from stepwarden.ledger._packed import pack, unpack
 from stepwarden.ledger._reading import Reading
 from stepwarden.ledger._stored import find_strays, verify_ledger, verify_run
 from tests.ledger.strategies import receipts
@@ -59,6 +60,8 @@ def findings_in(path, key=None):
 
 def change(path, statement, *values):
     database = sqlite3.connect(path)
+    database.create_function("unpack", 2, unpack)
+    database.create_function("pack", 2, pack)
     with database:
         assert database.execute(statement, values).rowcount > 0
     database.close()
@@ -67,7 +70,11 @@ def change(path, statement, *values):
 def place_of(path, kind, run=1):
     """Return the key of the first record of a kind in a run, and its number in it."""
     database = sqlite3.connect(path)
-    query = "SELECT key FROM records WHERE key >> 32 = ? AND instr(CAST(data AS TEXT), ?) ORDER BY key"
+    database.create_function("unpack", 2, unpack)
+    query = (
+        "SELECT key FROM records JOIN runs ON number = key >> 32"
+        " WHERE number = ? AND instr(CAST(unpack(data, id) AS TEXT), ?) ORDER BY key"
+    )
     key = database.execute(query, (run, f'"kind":"{kind}"')).fetchone()[0]
     database.close()
     return key, key & 0xFFFFFFFF
@@ -99,14 +106,12 @@ def test_a_run_that_goes_on_is_verified_as_far_as_it_is(path):
 @pytest.mark.parametrize(
     "kind", ["run_started", "scope_opened", "hold", "settlement", "usage", "tool", "receipt", "run_ended"]
 )
-def test_an_edited_record_is_named(filled, kind):
-    """Whatever kind of record is edited in the file, it is named."""
+@pytest.mark.parametrize("stored", ["pack(CAST(%s AS BLOB), id)", "CAST(%s AS BLOB)"], ids=["packed", "plain"])
+def test_an_edited_record_is_named(filled, kind, stored):
+    """Whatever kind of record is edited in the file, it is named, whether it is packed again or not."""
     key, seq = place_of(filled, kind)
-    change(
-        filled,
-        """UPDATE records SET data = CAST(replace(CAST(data AS TEXT), '"v":1', '"v":1,"w":1') AS BLOB) WHERE key = ?""",
-        key,
-    )
+    edited = stored % """replace(CAST(unpack(data, id) AS TEXT), '"v":1', '"v":1,"w":1')"""
+    change(filled, f"UPDATE records SET data = {edited} FROM runs WHERE number = key >> 32 AND key = ?", key)  # noqa: S608 - written above
 
     assert findings_in(filled) == [("edited", seq, kind)]
 

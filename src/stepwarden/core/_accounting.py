@@ -7,7 +7,7 @@ import operator
 from typing import TYPE_CHECKING
 
 from ._meter import meter_of
-from ._tally import Extra
+from ._tally import Extra, Tally
 from .errors import StepwardenError, UnpricedModelError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def late_owner(scope: Scope, input_tokens: int, output_tokens: int, cost: int, c
     """Find whose `own` a usage is that outlived its scope, and mark it there as late."""
     owner = scope.nearest_open_around()
     meter_of(scope).share()
-    owner.make_detail().late.add(input_tokens, output_tokens, cost, calls, tools)
+    owner.make_detail().made("late", Tally).add(input_tokens, output_tokens, cost, calls, tools)
     return owner
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 Activation = StepScope | PersonaScope
+_COMPLETED = Status.COMPLETED  # looking a member up takes as long as a look at the clock
 
 
 def scope_class(plan: Plan) -> type[StepScope | PersonaScope]:
@@ -69,7 +70,7 @@ def enter(
             args, kwargs = given
     except BaseException as error:
         # Never the leaf: no body runs in it, and a hook that is collected may be so in another context.
-        refused = scope_class(plan)(plan, parent, outer)
+        refused = scope_class(plan)().open_under(plan, parent, outer)
         status = Status.DENIED if isinstance(error, HookDeniedError) else status_of(error)
         for watcher in refused.run.watchers:
             watcher.opened(refused)
@@ -84,7 +85,7 @@ def enter(
 
 def open_scope(plan: Plan, parent: Scope, outer: Scope | None, current: Scope | None) -> Activation:
     """Open a scope under *parent* where *current* is the leaf; *outer* is the leaf again when it is left."""
-    scope = scope_class(plan)(plan, parent, outer)
+    scope = scope_class(plan)().open_under(plan, parent, outer)
     if isinstance(current, HookScope):
         scope._model = plan.model  # a hook has no default model to pass on
     try:
@@ -132,9 +133,9 @@ def finish(scope: Activation) -> None:
     """
     if get_leaf() is scope and scope.outer is not None:
         set_leaf(scope.outer)
-        scope.close(Status.COMPLETED)
+        scope.close(_COMPLETED)
         return
-    stray = leave(scope, Status.COMPLETED)
+    stray = leave(scope, _COMPLETED)
     end_implicit_run(scope)
     if stray is not None:
         raise stray

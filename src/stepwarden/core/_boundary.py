@@ -58,13 +58,8 @@ def own_exhaustion(error: BaseException, scope_id: str) -> BudgetExceededError |
         return error if error.scope_id == scope_id else None
     if not isinstance(error, BaseExceptionGroup):
         return None
-    first: BudgetExceededError | None = None
-    for leaf in error.exceptions:
-        own = own_exhaustion(leaf, scope_id)
-        if own is None:
-            return None
-        first = first or own
-    return first
+    found = [own_exhaustion(leaf, scope_id) for leaf in error.exceptions]
+    return None if None in found else found[0]
 
 
 def escalation(error: BudgetExceededError, step: str, function: str) -> EscalationError:

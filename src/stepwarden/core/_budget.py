@@ -123,7 +123,7 @@ def refuse_unknown_keys(
     names = tuple(known)
     for key in given:
         if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.75)  # a wrong guess is worse than none
+            near = difflib.get_close_matches(str(key), names, cutoff=0.75)  # a wrong guess is worse than none
             hint = f"; did you mean {near[0]!r}?" if near else "."
             raise error(f"{what} has no field {key!r}{hint} Known: {', '.join(names)}")
 

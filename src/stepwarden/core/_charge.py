@@ -57,14 +57,14 @@ def charge(
     marked = None if extra is None else owner
     try:
         if marked is not None and extra is not None:
-            marked.scope.make_detail().own.add(extra)
+            marked.scope.make_detail().made("own", Extra).add(extra)
             marked = None
         while meter is not None:
             here = meter
             if here.is_late:
                 here.scope.freeze()
             if extra is not None:
-                here.scope.make_detail().total.add(extra)
+                here.scope.make_detail().made("total", Extra).add(extra)
             # Nothing is called from here to where the next scope is taken, so that no signal handler and no
             # finaliser can come between: a scope has been counted exactly when it is no longer the next.
             if owner is not None:
@@ -73,11 +73,12 @@ def charge(
                     owner.own_output = owner.own_output + output_tokens
                     owner.own_cost = owner.own_cost + cost
                     owner.own_calls = owner.own_calls + calls
-                    owner.own_tools = owner.own_tools + tools
+                    if tools:
+                        owner.own_tools += tools
                 owner = None
-            here.total_tokens = here.total_tokens + tokens
+            here.total_tokens = total_tokens = here.total_tokens + tokens
             here.total_output = here.total_output + output_tokens
-            here.total_cost = here.total_cost + cost
+            here.total_cost = total_cost = here.total_cost + cost
             here.total_calls = here.total_calls + calls
             if tools:
                 here.total_tools += tools
@@ -88,7 +89,7 @@ def charge(
                 here.aside_output = here.aside_output - held_output
                 here.aside_cost = here.aside_cost - held_cost
             meter = here.parent
-            if (here.total_tokens > here.most_tokens or here.total_cost > here.most_cost) and _is_passed(here):
+            if (total_tokens > here.most_tokens or total_cost > here.most_cost) and _is_passed(here):
                 passed = here
     except BaseException:
         # A signal handler raised between two scopes: the rest of the chain must not miss the usage.
@@ -108,7 +109,7 @@ def _make_up(
     extra: Extra | None,
 ) -> None:
     if marked is not None and extra is not None:
-        marked.scope.make_detail().own.add(extra)
+        marked.scope.make_detail().made("own", Extra).add(extra)
     while meter is not None:
         _apply(meter, owner, spent, freed, extra)
         meter.total_tools += tools
@@ -148,14 +149,13 @@ def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter 
     try:
         while at is not None:
             here = at
-            here.aside_tokens = here.aside_tokens + tokens
+            here.aside_tokens = aside_tokens = here.aside_tokens + tokens
             here.aside_output = here.aside_output + output_tokens
-            here.aside_cost = here.aside_cost + cost
+            here.aside_cost = aside_cost = here.aside_cost + cost
             here.taken_calls = here.taken_calls + 1
             at = here.parent
             if (
-                here.total_tokens + here.aside_tokens > here.most_tokens
-                or here.total_cost + here.aside_cost > here.most_cost
+                here.total_tokens + aside_tokens > here.most_tokens or here.total_cost + aside_cost > here.most_cost
             ) and _lacks_room(here):
                 while back is not at and back is not None:
                     _apply(back, None, _NOTHING, (input_tokens, output_tokens, cost, 1), None)
@@ -208,14 +208,14 @@ def turn(
     marked = owner
     try:
         if marked is not None and extra is not None:
-            marked.scope.make_detail().own.add(extra)
+            marked.scope.make_detail().made("own", Extra).add(extra)
             marked = None
         while at is not None:
             _apply(at, owner, spent, freed, extra)
             at = at.parent
     except BaseException:
         if marked is not None and extra is not None:
-            marked.scope.make_detail().own.add(extra)
+            marked.scope.make_detail().made("own", Extra).add(extra)
         while at is not None:
             _apply(at, owner, spent, freed, extra)
             at = at.parent
@@ -233,7 +233,7 @@ def _apply(meter: Meter, owner: Meter | None, spent: Amounts, freed: Amounts, ex
     if meter.is_late:
         meter.scope.freeze()
     if extra is not None:
-        meter.scope.make_detail().total.add(extra)
+        meter.scope.make_detail().made("total", Extra).add(extra)
     tokens = spent[0] + spent[1]
     if meter is owner and meter.is_shared:
         meter.own_tokens += tokens

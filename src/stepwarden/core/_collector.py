@@ -23,7 +23,7 @@ class _Collector:
 
 _collector = _Collector()
 # From 3.12 on, it waits until no C function is under way.
-if sys.version_info < (3, 12):
+if sys.version_info < (3, 12):  # pragma: no branch - a version decides
     gc.callbacks.append(_collector.note)
 
 

@@ -93,9 +93,7 @@ async def within_deadline(scope: Scope, awaitable: Awaitable[R]) -> R:
         if raised is not None and raised is not error:
             raise raised from raised.__cause__
         raise
-    raised = await close_deadline(scope, None, None, None)
-    if raised is not None:
-        raise raised
+    await close_deadline(scope, None, None, None)  # what returned in spite of its cancellation has returned
     return result
 
 

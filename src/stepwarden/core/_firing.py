@@ -40,12 +40,12 @@ def run_sync(pending: Pending[R], *, blocks: bool = False) -> R:
         while True:
             if isinstance(awaitable, Ticket):
                 awaitable = _wait_for(awaitable, pending) if blocks or not runs_event_loop() else next(pending)
-                continue
-            if inspect.iscoroutine(awaitable):
-                awaitable.close()
-            awaitable = pending.throw(
-                TypeError("a coroutine hook serves coroutine steps only, and this step, block or persona is sync")
-            )
+            else:
+                if inspect.iscoroutine(awaitable):
+                    awaitable.close()
+                awaitable = pending.throw(
+                    TypeError("a coroutine hook serves coroutine steps only, and this step, block or persona is sync")
+                )
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
 
@@ -158,8 +158,7 @@ def observe(
 ) -> Pending[None]:
     """Tell the hooks of events that they can only observe; all of them, and then raise the first failure."""
     parent = scope.parent
-    if parent is None:
-        return
+    assert parent is not None
     failure: Exception | None = None
     for name in names:
         for hook in hooks_for(name, scope):

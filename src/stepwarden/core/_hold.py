@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ._accounting import actual_cost, count, late_owner, measure
 from ._charge import charge, exceeded, turn
@@ -13,7 +13,7 @@ from ._hooks import armed
 from ._meter import meter_of
 from ._money import Money, dollars, picodollars
 from ._queue import look
-from ._tally import CallEntry, Extra
+from ._tally import CallEntry, Extra, Tally, keep
 from ._watch import tell_refused
 from .errors import HoldClosedError
 
@@ -73,7 +73,8 @@ class Hold:
     # Whose own its estimate is, as what it was charged, and what is uncertain.
     guessed: tuple[Scope, CallEntry, Extra]
 
-    def __init__(
+    # There is no `__init__`: calling a class that has one costs as much again as all of this.
+    def describe(
         self,
         scope: Scope | None,
         input_tokens: int,
@@ -82,7 +83,8 @@ class Hold:
         fixed_cost: int | None,
         model: str | None,
         rates: Rates | None,
-    ) -> None:
+    ) -> Self:
+        """Say what is wanted; nothing is held yet."""
         self.scope = self.keeper = scope
         self.input_tokens = input_tokens
         self.output_tokens = self.asked_output = output_tokens
@@ -91,6 +93,7 @@ class Hold:
         self.model = model
         self.rates = rates
         self.state = PENDING
+        return self
 
     @property
     def cost_usd(self) -> Decimal:
@@ -107,7 +110,7 @@ class Hold:
         """Whether less output was granted than asked."""
         return self.output_tokens < self.asked_output
 
-    def settle(
+    def settle(  # noqa: C901 - the hot path is written out
         self,
         *,
         input_tokens: int | None = None,
@@ -173,7 +176,9 @@ class Hold:
                     owner.last_model = used
                 detail = owner.detail or owner.make_detail()
                 call = (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
-                detail.calls.append(call)
+                keep(detail.calls, call)
+                if input_tokens > self.input_tokens:
+                    detail.miss(input_tokens - self.input_tokens)
                 if passed is not None:
                     error = exceeded(passed.scope, "settle")
                 if tree.waiting:
@@ -235,7 +240,7 @@ class Hold:
                 spent = (self.input_tokens, 0, charged, 1)
                 turn(self, UNCERTAIN, meter_of(owner), spent, spent, extra)
                 owner.last_model = self.model or owner.last_model
-                owner.make_detail().calls.append(record)
+                keep(owner.make_detail().calls, record)
                 self.let_go()
                 look(scope)
             except BaseException:
@@ -322,7 +327,8 @@ class Hold:
     def let_go(self) -> None:
         """Be no longer known to the scope that keeps it."""
         keeper = self.keeper
-        if keeper is not None and keeper.holds is not None:
+        assert keeper is not None
+        if keeper.holds is not None:
             keeper.holds.discard(self)
 
     def _replace_estimate(
@@ -341,7 +347,7 @@ class Hold:
         replaced = Extra(0, 0, 0, -guess.unpriced, -1, -guess.uncertain_output, -guess.uncertain_cost)
         if owner.status is None or owner.kind == "run":
             if owner is not scope:
-                owner.make_detail().late.add(*more)
+                owner.make_detail().made("late", Tally).add(*more)
             calls_kept = owner.make_detail().calls
             if record in calls_kept:
                 calls_kept.remove(record)

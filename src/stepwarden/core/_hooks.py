@@ -211,8 +211,8 @@ class Hooks:
                 is registered for an event that cannot await it.
         """
         name, percent = _parse_event(event)
-        for field, value in (("persona", persona), ("step", step)):
-            if value is not None and not isinstance(value, str):
+        for field, value in (("persona", persona), ("step", "*" if step is None else step)):
+            if not isinstance(value, str):
                 raise DefinitionError(f"{field} must be a string, not {value!r}")
         pattern = persona.strip()
         exact = None if step is None else step.strip()

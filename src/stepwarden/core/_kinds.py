@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ._receipt import ReceiptError, Status
 from ._scope import Scope
 
 if TYPE_CHECKING:
-    from ._definition import Stage
     from ._plan import Plan
 
 
@@ -37,26 +36,22 @@ class PersonaScope(Scope):
     kind = "persona"
     __slots__ = ("matched",)
 
-    def __init__(self, plan: Plan, parent: Scope, outer: Scope | None) -> None:
-        self.matched: set[str] = set()
-        super().__init__(plan, parent, outer)
+    matched: set[str]
+
+    def open_under(self, plan: Plan, parent: Scope, outer: Scope | None) -> Self:
+        """Open, with no stage met yet."""
+        self.matched = set()
+        super().open_under(plan, parent, outer)
         self.persona_scope = self
         if plan.accounts:
             self.run.is_accounted = True
-
-    def meet_stage(self, step: str) -> Stage | None:
-        """Return the stage declared for *step*, and remember that it was met."""
-        stage = self.plan.stages.get(step)
-        if stage is not None:
-            self.matched.add(step)
-        return stage
+        return self
 
     def close(self, status: Status, error: ReceiptError | None = None) -> bool:
         """End the activation, with a warning for every stage that no step met."""
         missed = [step for step in self.plan.stages if step not in self.matched]
         if missed and self.status is None and not self.tree.is_forked:
-            warnings = self.make_detail().warnings
-            warnings.extend(f"stage {step!r} matched no step" for step in missed)
+            self.make_detail().warnings += tuple(f"stage {step!r} matched no step" for step in missed)
         return super().close(status, error)
 
 

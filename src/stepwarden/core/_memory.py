@@ -124,7 +124,7 @@ class MemoryLedger:
 
     def _trim(self) -> None:
         with self._lock:
-            while len(self._finished) > self._max:
+            for _ in range(len(self._finished) - self._max):
                 self._finished.popleft()
                 self._dropped += 1
 

@@ -20,7 +20,7 @@ class Plan:
 
     __slots__ = (
         "accounts", "boundary", "default_max_output_tokens", "definition", "fallback", "function", "kind", "limits",
-        "met", "model", "name", "policy", "stages",
+        "met", "model", "name", "policy", "staged_as", "stages",
     )  # fmt: skip
 
     def __init__(self, definition: StepDefinition | PersonaDefinition) -> None:
@@ -33,10 +33,13 @@ class Plan:
         self.boundary = ErrorBoundary.FAIL
         self.fallback: Any = None
         self.default_max_output_tokens: int | None = None
-        self.stages: dict[str, Stage] = {}
+        self.stages: dict[str | None, Stage] = {}
+        # By which name a persona's stages know it; None for what is no step.
+        self.staged_as: str | None = None
         self.accounts: tuple[Account, ...] = ()
         if isinstance(definition, StepDefinition):
             self.kind = "step"
+            self.staged_as = definition.name
             self.boundary = definition.error_boundary
             self.fallback = definition.fallback
             self.default_max_output_tokens = definition.default_max_output_tokens

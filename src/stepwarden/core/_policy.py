@@ -65,7 +65,7 @@ def parse_tools(value: object, field: str) -> frozenset[str] | None:
     """
     if value is None:
         return None
-    if isinstance(value, str | bytes) or not isinstance(value, list | tuple | set | frozenset):
+    if not isinstance(value, list | tuple | set | frozenset):
         raise DefinitionError(f"{field} must be a list of tool names, not {value!r}")
     for name in value:
         if not isinstance(name, str):

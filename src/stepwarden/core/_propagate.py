@@ -6,8 +6,10 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from ._collector import is_collecting
 from ._hold import context_hold, get_hold, offered, set_hold
 from ._kind import Kind, is_decorated, kind_of
 from ._kinds import HookScope
@@ -69,9 +71,14 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
 
     else:
 
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
+        def carried_along(*args: Any, **kwargs: Any) -> Any:
             with _under(scope, hold, offer):
                 return function(*args, **kwargs)
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if is_collecting():
+                return copy_context().run(carried_along, *args, **kwargs)
+            return carried_along(*args, **kwargs)
 
     # What a callable object or a partial lacks, update_wrapper leaves out.
     return cast("Callable[P, R]", functools.update_wrapper(wrapper, function))

@@ -226,12 +226,12 @@ def withdraw(waiter: Waiter) -> None:
         if waiter.error is None and waiter.hold.is_open:
             waiter.hold.give_back()
         return
-    at = waiter.parked
+    scope = waiter.hold.scope
+    assert scope is not None
     _unpark(waiter)
-    waiter.hold.tree.waiting.discard(waiter)
+    scope.tree.waiting.discard(waiter)
     waiter.is_over = True
-    if at is not None:
-        look(at)
+    look(scope)
 
 
 def look(scope: Scope) -> None:

@@ -108,7 +108,8 @@ class Receipt:
         calls: Its model calls, the newest 1,000.
         tools: Its tool calls, the newest 1,000.
         late: The part of `own` that came from work which outlived a step inside it.
-        warnings: What whoever reads it should know, such as a budget that was extended.
+        warnings: What whoever reads it should know, such as a budget that was extended, or by how much the input of its
+            calls was estimated too low.
     """
 
     kind: str

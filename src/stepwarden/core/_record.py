@@ -12,6 +12,7 @@ from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import look
 from ._settings import meet_unscoped
+from ._tally import keep
 from ._watch import tell_refused
 from .errors import StepwardenError
 
@@ -85,7 +86,7 @@ def record_usage(
             owner.last_model = model
         detail = owner.detail or owner.make_detail()
         call = (model, input_tokens, output_tokens, cost, "recorded", False)
-        detail.calls.append(call)
+        keep(detail.calls, call)
         if passed is not None:
             error = exceeded(passed.scope, "record")
         if tree.waiting:

@@ -156,7 +156,7 @@ class Reservation:
             scope = resolve(scope)
             if scope is None:
                 meet_unscoped("a reserved call")
-                hold = Hold(None, self._input, self._output, self._min_output, fixed, model, None)
+                hold = Hold().describe(None, self._input, self._output, self._min_output, fixed, model, None)
                 hold.cost, hold.state = fixed or 0, OPEN
                 return hold
             if scope.status is not None and scope.run.status is not None:
@@ -169,7 +169,7 @@ class Reservation:
                 error = unpriced(scope, model)
                 tell_refused(scope, error)
                 raise error
-        return Hold(scope, self._input, self._output, self._min_output, fixed, model, rates)
+        return Hold().describe(scope, self._input, self._output, self._min_output, fixed, model, rates)
 
     def _obtain(self) -> Hold:
         """Take the hold if everything fits and nobody waits, which is the common case; else leave it pending."""
@@ -182,16 +182,7 @@ class Reservation:
                 return hold
             cost = hold.cost_of(hold.output_tokens)
         else:
-            # As `Hold.__init__` does it, which costs as much again as all of this.
-            hold = _new(Hold)
-            hold.scope = hold.keeper = scope
-            hold.input_tokens = self._input
-            hold.output_tokens = hold.asked_output = self._output
-            hold.min_output = self._min_output
-            hold.fixed_cost = cost
-            hold.model = self._model
-            hold.rates = None
-            hold.state = PENDING
+            hold = Hold().describe(scope, self._input, self._output, self._min_output, cost, self._model, None)
         tree = scope.tree
         with tree.lock:
             if not tree.waiting:
@@ -373,8 +364,7 @@ def reserve(
         min_output_tokens = at_least_0(min_output_tokens, "min_output_tokens")
     if timeout is not None:
         check_timeout(timeout)
-    # Without `__init__`, which costs as much again as all of this.
-    made = _new(Reservation)
+    made = Reservation()  # without an `__init__`, which costs as much again as all of this
     made._input = input_tokens
     made._output = output_tokens
     made._min_output = min_output_tokens
@@ -384,6 +374,3 @@ def reserve(
     made._timeout = timeout
     made._blocks = []
     return made
-
-
-_new = object.__new__

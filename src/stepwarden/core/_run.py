@@ -115,6 +115,7 @@ class Run(Scope):
             )
         )
         plan.kind = "run"
+        plan.staged_as = None
         plan.policy = UNRESTRICTED if policy is None else policy
         plan.met = (UNRESTRICTED, None, plan.policy)
         plan.accounts = parse_accounts(accounts, "run.accounts")
@@ -127,7 +128,7 @@ class Run(Scope):
 
     def _place(self, plan: Plan, parent: Scope | None) -> None:
         around = cast("Scope", _Nowhere(self)) if parent is None else parent
-        super().__init__(plan, around, get_leaf())
+        self.open_under(plan, around, get_leaf())
         self.parent = parent
         self.run = self
         around_hooks: Hooks = settings.hooks if parent is None else parent.run.hooks
@@ -282,10 +283,8 @@ class Run(Scope):
                 with tree.lock:
                     for waiter in tuple(tree.waiting):
                         if self._holds(waiter.hold.scope):
-                            parked = waiter.parked
                             end(waiter, RunClosedError(f"run `{self.name}` ended while a call waited in it"))
-                            if parked is not None:
-                                look(parked)
+                    look(self)  # not before all are out: none of them is to be granted what it never takes
                 for scope in reversed(self.open_scopes):
                     close_scope(scope, Status.ABANDONED)
                 for hold in tuple(self.holds or ()):

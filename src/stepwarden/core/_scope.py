@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from ._budget import BUDGET_FIELDS, Budget, Limits, Usage, in_units
 from ._charge import charge, exceeded
@@ -13,7 +13,7 @@ from ._money import dollars
 from ._policy import Policy
 from ._queue import look
 from ._receipt import CallRecord, Receipt, ReceiptError, Status
-from ._tally import NO_DETAIL, NO_EXTRA, NO_USAGE, Detail, Extra
+from ._tally import KEPT_RECORDS, NO_DETAIL, NO_EXTRA, NO_USAGE, Detail, Extra, missed_warning
 from .errors import ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ class Scope:
     holds: set[Hold] | None
     last_model: str | None
 
-    def __init__(self, plan: Plan, parent: Scope, outer: Scope | None) -> None:
+    # There is no `__init__`: calling a class that has one costs as much again as all of this.
+    def open_under(self, plan: Plan, parent: Scope, outer: Scope | None) -> Self:
+        """Open as what *plan* declares, under *parent*; *outer* is the context's leaf again when it is left."""
         self.plan = plan
         self.parent = parent
         self.outer = outer
@@ -69,18 +71,19 @@ class Scope:
         self.limits = plan.limits
         self._model = plan.model or parent._model
         stage = None
-        if persona is not None and persona.plan.stages and plan.kind == "step":
-            stage = persona.meet_stage(plan.name)
-        met = plan.met
-        if met[0] is parent.policy and met[1] is stage:
-            self.policy = met[2]
-        else:
-            self.policy = plan.meet(parent.policy, stage)
+        if persona is not None and persona.plan.stages:
+            stage = persona.plan.stages.get(plan.staged_as)
+            if stage is not None:
+                persona.matched.add(plan.name)
+        met_policy, met_stage, policy = plan.met
+        if met_policy is not parent.policy or met_stage is not stage:
+            policy = plan.meet(parent.policy, stage)
+        self.policy = policy
         self.status = self.meter = self.detail = self.queue = self.holds = self.last_model = self.flow = None
-        self.closed_ns = 0
         self.opened_ns = tree.clock()
         self.serial = serial = next(tree.serials)
         tree.open[serial] = self
+        return self
 
     @property
     def id(self) -> str:
@@ -222,11 +225,11 @@ class Scope:
             duration=self.elapsed,
             calls=tuple(
                 CallRecord(model, tokens_in, tokens_out, dollars(cost), outcome, clamped)
-                for model, tokens_in, tokens_out, cost, outcome, clamped in tuple(detail.calls)
+                for model, tokens_in, tokens_out, cost, outcome, clamped in detail.calls[-KEPT_RECORDS:]
             ),
-            tools=tuple(detail.tools),
+            tools=tuple(detail.tools[-KEPT_RECORDS:]),
             late=detail.late.usage,
-            warnings=tuple(detail.warnings),
+            warnings=(*detail.warnings, *missed_warning(*detail.missed)),
         )
 
     def check(self) -> None:
@@ -267,7 +270,7 @@ class Scope:
             if self.meter is not None:
                 self.meter.put_under(limits)
             changes = ", ".join(f"{name} {getattr(old, name)} -> {value}" for name, value in given.items())
-            self.make_detail().warnings.append(f"budget extended: {changes}")
+            self.make_detail().warnings += (f"budget extended: {changes}",)
             look(self)
             if "max_seconds" in given and self.detail is not None and self.detail.reschedule is not None:
                 self.detail.reschedule()
@@ -313,8 +316,8 @@ class Scope:
 
     def freeze(self) -> None:
         """Keep the receipt as it is, before anything changes after the scope has closed; a run leaves none."""
-        if self.status is not None and (self.detail is None or self.detail.frozen is None):
-            receipt = self.receipt
+        if self.status is not None:
+            receipt = self.receipt  # the frozen one, where there is one
             self.make_detail().frozen = receipt
 
     def _usage(self, which: str) -> Usage:

@@ -55,7 +55,7 @@ def _function_shell(function: Function, plan: Plan) -> Function:
             if current is None or current.status is not None or current.run.audience.is_heard:
                 scope, args, kwargs = run_sync(enter(plan, current, args, kwargs))
             else:
-                scope = scope_type(plan, current, current)
+                scope = scope_type().open_under(plan, current, current)
                 set_leaf(scope)
             try:
                 result = function(*args, **kwargs)
@@ -90,7 +90,7 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
             if current is None or current.status is not None or current.run.audience.is_heard:
                 scope, args, kwargs = await run_async(enter(plan, current, args, kwargs))
             else:
-                scope = scope_type(plan, current, current)
+                scope = scope_type().open_under(plan, current, current)
                 set_leaf(scope)
             scope.flow = current_flow()
             try:

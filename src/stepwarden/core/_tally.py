@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 from ._budget import Usage
 from ._money import dollars
 from ._receipt import Receipt, ReceiptError, ToolRecord
 
-_KEPT_RECORDS = 1_000
+KEPT_RECORDS = 1_000
+_DROPPED_ABOVE = 2 * KEPT_RECORDS  # many at once, since that moves all that stay
+T = TypeVar("T")
 CallEntry = tuple[str | None, int, int, int, str, bool]
 
 
@@ -83,30 +85,62 @@ class Tally:
         )
 
 
-class Detail:
-    """Hold what only some scopes ever have; made when it is first needed."""
+def missed_warning(calls: int, tokens: int, most: int) -> tuple[str, ...]:
+    """Say on a receipt by how much input estimates were too low; nothing where none was.
 
-    __slots__ = (
-        "calls", "clamped", "deadline", "error", "fired", "frozen", "handed_over", "late", "own", "reschedule", "tools",
-        "total", "warnings",
-    )  # fmt: skip
+    Args:
+        calls: How many calls had more input than was estimated.
+        tokens: How many tokens more all of them had.
+        most: How many more one of them had.
+    """
+    more = f"input estimate too low for {calls} call{'s' * (calls > 1)}: {tokens} tokens more"
+    return (f"{more} in all, at most {most} in one" if calls > 1 else more,) if calls else ()
+
+
+NO_USAGE = Usage()
+_NO_TALLY = Tally()
+NO_EXTRA = Extra()
+
+
+class Detail:
+    """Hold what only some scopes ever have; made when it is first needed.
+
+    A run keeps thousands of these, and most need little. So it has no slots: what was never set is the class's, and
+    the same for all.
+    """
+
+    own = total = NO_EXTRA
+    late = _NO_TALLY
+    tools: Sequence[ToolRecord] = ()
+    warnings: tuple[str, ...] = ()
+    clamped = handed_over = 0
+    deadline: AbstractAsyncContextManager[object] | None = None
+    reschedule: Callable[[], None] | None = None
+    error: ReceiptError | None = None
+    missed = (0, 0, 0)
+    fired: set[object] | None = None
+    frozen: Receipt | None = None
 
     def __init__(self) -> None:
-        self.own = Extra()
-        self.total = Extra()
-        self.late = Tally()
-        self.calls: deque[CallEntry] = deque(maxlen=_KEPT_RECORDS)
-        self.tools: deque[ToolRecord] = deque(maxlen=_KEPT_RECORDS)
-        self.clamped = 0
-        self.deadline: AbstractAsyncContextManager[object] | None = None
-        self.reschedule: Callable[[], None] | None = None
-        self.handed_over = 0
-        self.error: ReceiptError | None = None
-        self.fired: set[object] | None = None
-        self.frozen: Receipt | None = None
-        self.warnings: list[str] = []
+        self.calls: list[CallEntry] = []
+
+    def made(self, name: str, make: Callable[[], T]) -> T:
+        """Return one of these that is the scope's own and may be added to, making it where it is missing."""
+        mine = vars(self)
+        found = mine.get(name)
+        # A finaliser or another thread may have made one meanwhile, and counted in it; the first one counts.
+        return mine.setdefault(name, make()) if found is None else found  # type: ignore[no-any-return]
+
+    def miss(self, tokens: int) -> None:
+        """Count a call that had so many input tokens more than were estimated."""
+        self.missed = (self.missed[0] + 1, self.missed[1] + tokens, max(self.missed[2], tokens))
 
 
-NO_EXTRA = Extra()
+def keep(records: list[T], record: T) -> None:
+    """Keep a record, one of the newest."""
+    records.append(record)
+    if len(records) > _DROPPED_ABOVE:
+        del records[:-KEPT_RECORDS]
+
+
 NO_DETAIL = Detail()
-NO_USAGE = Usage()

@@ -22,6 +22,7 @@ from ._receipt import Status, ToolRecord
 from ._run import status_of
 from ._scope import Scope
 from ._settings import meet_unscoped
+from ._tally import Tally, keep
 from ._watch import tell_refused
 from .errors import BudgetExceededError, DefinitionError, RunClosedError, ToolDeniedError
 
@@ -175,7 +176,7 @@ def tool_call(name: str, side_effect: SideEffect) -> Iterator[None]:
 def _note(scope: Scope, record: ToolRecord) -> None:
     """Put an outcome on the receipt of the scope that was charged, or of the nearest open one where that has ended."""
     owner = scope if scope.status is None else scope.nearest_open_around()
-    owner.make_detail().tools.append(record)
+    keep(owner.make_detail().made("tools", list[ToolRecord]), record)
     if owner.run.journal is not None:
         owner.run.journal.called(owner, record)
 
@@ -200,7 +201,7 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
         if full is not None:
             charge(owner.meter, scope.meter, 0, 0, 0, 0, -1)
             if owner is not scope:
-                owner.make_detail().late.add(0, 0, 0, 0, -1)
+                owner.make_detail().made("late", Tally).add(0, 0, 0, 0, -1)
             refused = _refusal(*full)
     if refused is not None:
         _note(owner, ToolRecord(name, "refused", str(refused)))

@@ -6,7 +6,8 @@ in it. Whoever takes the hold out of the offer, which is one atomic operation, i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 
 from stepwarden.core._accounting import has_usd_limit
 from stepwarden.core._charge import turn
@@ -26,12 +27,24 @@ class WorstCase:
         input_tokens: Its input as estimated.
         output_tokens: The most output that it asks for.
         min_output_tokens: The least output that is of use to it.
+        is_stated: Whether the user said how its input is estimated.
     """
 
     model: str | None
     input_tokens: int
     output_tokens: int
     min_output_tokens: int
+    is_stated: bool = False
+
+
+_stated: ContextVar[int | None] = ContextVar("stepwarden_stated", default=None)
+"""The input of the call that is being made, where the user said how it is estimated."""
+
+
+def state(worst: WorstCase) -> None:
+    """Say to a call inside this one what the user wants its input to be estimated at."""
+    if worst.is_stated or _stated.get() is not None:
+        _stated.set(worst.input_tokens if worst.is_stated else None)
 
 
 def taken_over(wanted: WorstCase) -> Hold | None:
@@ -43,7 +56,7 @@ def taken_over(wanted: WorstCase) -> Hold | None:
 
     Args:
         wanted: What this call asks for; its output is lowered to what the outer call was granted, unless that
-            cannot serve it.
+            cannot serve it, and its input is the outer call's where only of that the user said how it is estimated.
 
     Returns:
         The open hold, which is the caller's to settle; or None.
@@ -55,6 +68,9 @@ def taken_over(wanted: WorstCase) -> Hold | None:
         hold = offer.pop()
     except IndexError:  # another call was first
         return None
+    stated = None if wanted.is_stated else _stated.get()
+    if stated is not None:
+        wanted = replace(wanted, input_tokens=stated)
     outer, scope = hold.scope, resolve(get_leaf())
     if outer is None and scope is None:
         hold.input_tokens, hold.output_tokens = wanted.input_tokens, wanted.output_tokens

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ._estimate import likely_tokens, prompt_tokens, tokens_in
+from ._estimate import Asked, tokens_in
 from ._events import EventReader
+from ._input import CHAT, Conversation, Prompts
 from ._json import count, encoded, least_limit, model_of, size_of, text_of, times, with_model
 from ._other import OtherTokens
 from ._seam import Reported
@@ -44,12 +45,10 @@ class ChatCall:
         """The most output for each choice, in tokens; None where it names none."""
         return least_limit(self._request, *self.limit_names)
 
-    def input_tokens(self) -> int:
-        """Estimate the input."""
-        request = self._request
-        return likely_tokens(
-            request.get("messages"), request.get("tools"), request.get("functions"), request.get("response_format")
-        )
+    @property
+    def asked(self) -> Asked:
+        """What it has as input."""
+        return Conversation(with_model(self._request, self.model, PREFIX), CHAT)
 
     def body(self, output_limit: int | None) -> bytes | None:
         """Return the request's body with this limit for each choice, or None where nothing in it changes."""
@@ -96,9 +95,10 @@ class CompletionCall(ChatCall):
         prompts = len(prompt or ()) if is_list else 1
         return prompts * max(times(self._request.get("n")), times(self._request.get("best_of")))
 
-    def input_tokens(self) -> int:
-        """Estimate the input."""
-        return prompt_tokens(self._request.get("prompt")) + prompt_tokens(self._request.get("suffix"))
+    @property
+    def asked(self) -> Asked:
+        """What it has as input."""
+        return Prompts(with_model(self._request, self.model, PREFIX), ("prompt", "suffix"))
 
 
 class ChatStream:

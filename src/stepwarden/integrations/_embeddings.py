@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from ._chat import PREFIX, ChatStream
-from ._estimate import prompt_tokens
+from ._estimate import Asked
+from ._input import Prompts
 from ._json import count, encoded, model_of, text_of, with_model
 from ._seam import Reported
 
@@ -26,9 +27,10 @@ class EmbeddingsCall:
         self._request = request
         self.model = model_of(request)
 
-    def input_tokens(self) -> int:
-        """Estimate the input; of token numbers it is known."""
-        return prompt_tokens(self._request.get("input"))
+    @property
+    def asked(self) -> Asked:
+        """What it has as input; of token numbers it is known."""
+        return Prompts(with_model(self._request, self.model, PREFIX), ("input",))
 
     def body(self, output_limit: int | None) -> bytes | None:  # noqa: ARG002 - there is no output to limit
         """Return the request's body, or None where nothing in it changes."""

@@ -1,31 +1,102 @@
-"""How much input a request is likely to be, before anybody has counted it."""
+"""How much input a request has, before anybody has counted it: what is likely, what is the most, or what you say.
+
+An integration describes what its API takes as input once, as an `Asked`, reads what its users choose with
+`parse_estimate`, and asks `input_tokens` for the number to reserve.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, TypeAlias
+
+from stepwarden.core._accounting import whole
+from stepwarden.core._kind import Kind, kind_of
+from stepwarden.core.errors import DefinitionError
+
+from ._json import compact
 
 BYTES_PER_TOKEN = 3
 """English text has about four bytes a token; three leaves a margin, and fits text in other scripts."""
 TOKENS_PER_MESSAGE = 4
 TOKENS_PER_REQUEST = 16
-TOKENS_PER_IMAGE = 1_100
-"""What an image of about a megapixel costs; its bytes say nothing about its tokens."""
 
-_IMAGES = frozenset({"image", "image_url", "input_image"})
+Estimate: TypeAlias = Literal["likely", "upper_bound"] | Callable[[Mapping[str, Any]], int]
+"""What `guard`, `install` and their like take: how the input of a request is estimated."""
+
+
+class Asked(Protocol):
+    """Tell what one request has as input."""
+
+    @property
+    def request(self) -> Mapping[str, Any]:
+        """The request, as it is sent."""
+
+    def likely(self) -> int:
+        """Return the tokens that it is likely to have."""
+
+    def most(self) -> int:
+        """Return the tokens that it has at most.
+
+        Raises:
+            PolicyViolationError: If nothing in the request bounds them.
+        """
+
+
+def parse_estimate(estimate: object) -> Estimate:
+    """Read how input is to be estimated.
+
+    Args:
+        estimate: ``"likely"``, ``"upper_bound"``, or a function of a request that returns tokens.
+
+    Raises:
+        DefinitionError: If it is anything else.
+    """
+    if estimate == "likely":
+        return "likely"
+    if estimate == "upper_bound":
+        return "upper_bound"
+    if not callable(estimate):
+        raise DefinitionError(
+            "estimate must be 'likely', 'upper_bound' or a function of the request that returns tokens, "
+            f"not {estimate!r}"
+        )
+    if kind_of(estimate) is not Kind.FUNCTION:
+        raise DefinitionError(f"estimate must be a plain function, which {estimate!r} is not: nothing waits for it")
+    return estimate
+
+
+def input_tokens(asked: Asked, estimate: Estimate) -> int:
+    """Estimate the input of a request.
+
+    Args:
+        asked: The request.
+        estimate: As `parse_estimate` returned it.
+
+    Raises:
+        PolicyViolationError: If it is to be bounded, and nothing in the request bounds it.
+        TypeError: If a function of the user's returns no int.
+        ValueError: If it returns a negative one.
+    """
+    if estimate == "likely":
+        return asked.likely()
+    if estimate == "upper_bound":
+        return asked.most()
+    tokens = whole(estimate(asked.request), "what estimate returns")
+    if tokens < 0:
+        raise ValueError(f"estimate must return tokens, at least 0, not {tokens}")
+    return tokens
 
 
 def likely_tokens(messages: object, *rest: object) -> int:
-    """Estimate the input tokens of a request: likely enough, but no upper bound.
+    """Estimate the input tokens of text: likely enough, but no upper bound.
 
     Args:
         messages: The messages, as the API takes them.
         rest: What else counts as input, such as tools and a response format.
 
     Returns:
-        Tokens: one for every three bytes of text, four for each message and 16 for the request; 1,100 an image.
+        Tokens: one for every three bytes of text, four for each message and 16 for the request.
     """
     tokens = TOKENS_PER_REQUEST
     for message in messages if isinstance(messages, list) else [messages]:
@@ -34,12 +105,10 @@ def likely_tokens(messages: object, *rest: object) -> int:
 
 
 def _likely(part: Any) -> int:
-    if isinstance(part, Mapping) and isinstance(part.get("content"), list):
+    if isinstance(part, dict) and isinstance(part.get("content"), list):
         rest = {key: value for key, value in part.items() if key != "content"}
         return sum(_likely(piece) for piece in part["content"]) + _likely(rest)
-    if isinstance(part, Mapping) and part.get("type") in _IMAGES:
-        return TOKENS_PER_IMAGE
-    return text_tokens(part if isinstance(part, str) else json.dumps(part, ensure_ascii=False, separators=(",", ":")))
+    return text_tokens(part if isinstance(part, str) else compact(part))
 
 
 def prompt_tokens(prompt: object) -> int:

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from ._allow import parse_allow
+from ._estimate import Estimate, parse_estimate
 
 C = TypeVar("C")
 
 
-def guard(client: C, *, allow: Iterable[str] = ()) -> C:
+def guard(client: C, *, allow: Iterable[str] = (), estimate: Estimate = "likely") -> C:
     """Return a guarded copy of an SDK's client: each request that it sends is reserved first and settled after.
 
     A request that its budget leaves no room for is refused and never sent. The output limit that was granted is
@@ -21,6 +22,9 @@ def guard(client: C, *, allow: Iterable[str] = ()) -> C:
             subclass; it stays as it was.
         allow: What the guard does not cover and goes by all the same, unreserved and uncounted: the first words of
             endpoints' paths, such as ``"batches"``, ``"images"`` and ``"audio"``.
+        estimate: How the input of a request is estimated before it is sent. ``"likely"``: a token for three bytes of
+            text, and a little for each message. ``"upper_bound"``: the most that it can be, and a request of which
+            nothing says so is refused. Or a function that is given a request's JSON, as a mapping, and returns tokens.
 
     Returns:
         The guarded copy, of the client's own class. It shares the client's connections. What it would send that
@@ -29,17 +33,19 @@ def guard(client: C, *, allow: Iterable[str] = ()) -> C:
 
     Raises:
         TypeError: If no integration knows the client, or it cannot be copied.
-        DefinitionError: If *allow* names what no API has, or would widen what the client is guarded with.
+        DefinitionError: If *allow* names what no API has, or would widen what the client is guarded with; or if
+            *estimate* is none, or not the one that the client is guarded with.
     """
+    how = parse_estimate(estimate)
     sdk = _sdk_of(client)
     if sdk == "openai":
         from . import openai
 
-        return openai.guard_openai(client, parse_allow(allow, openai.ALLOWABLE))
+        return openai.guard_openai(client, parse_allow(allow, openai.ALLOWABLE), how)
     if sdk == "anthropic":
         from . import anthropic
 
-        return anthropic.guard_anthropic(client, parse_allow(allow, anthropic.ALLOWABLE))
+        return anthropic.guard_anthropic(client, parse_allow(allow, anthropic.ALLOWABLE), how)
     raise TypeError(
         "guard() takes an openai.OpenAI, openai.AsyncOpenAI, anthropic.Anthropic or anthropic.AsyncAnthropic, "
         f"not {type(client).__name__}; reserve what another client sends with guarded_call(...) or reserve(...)"

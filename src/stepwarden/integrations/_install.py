@@ -10,8 +10,9 @@ from types import ModuleType
 from stepwarden.core.errors import DefinitionError
 
 from ._allow import parse_allow
+from ._estimate import Estimate, parse_estimate
 
-# Each has `install(allow)`, `uninstall()` and `ALLOWABLE`.
+# Each has `install(allow, estimate)`, `uninstall()` and `ALLOWABLE`.
 _INSTALLABLE = {
     "anthropic": "stepwarden.integrations.anthropic",
     "openai": "stepwarden.integrations.openai",
@@ -20,26 +21,28 @@ _INSTALLABLE = {
 _lock = threading.RLock()
 
 
-def install(*names: str, allow: Iterable[str] = ()) -> None:
+def install(*names: str, allow: Iterable[str] = (), estimate: Estimate = "likely") -> None:
     """Change libraries so that every use of them in this process is under the scope it belongs to.
 
     It reaches every client in the process, those made earlier too. A client that `guard` made is guarded once. Again
-    is harmless; only *allow* is replaced.
+    is harmless; only *allow* and *estimate* are replaced.
 
     Args:
         names: ``"openai"`` and ``"anthropic"``: every client of that SDK is guarded as by `guard`. ``"threading"``:
             threads and thread pools carry the scope of whoever started or submitted.
         allow: What the guards do not cover and let by all the same, as for `guard`.
+        estimate: How the input of a request is estimated, as for `guard`.
 
     Raises:
-        DefinitionError: If a name is unknown; then nothing is installed.
+        DefinitionError: If a name is unknown, or another argument cannot be right; then nothing is installed.
         ImportError: If an SDK that is named is not there.
     """
     modules = _modules(names)
+    how = parse_estimate(estimate)
     allowed = parse_allow(allow, frozenset[str]().union(*(module.ALLOWABLE for module in modules)))
     with _lock:
         for module in modules:
-            module.install(allowed & module.ALLOWABLE)
+            module.install(allowed & module.ALLOWABLE, how)
 
 
 def uninstall(*names: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from stepwarden.core._leaf import default_model
 from stepwarden.core.errors import DefinitionError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from pydantic_ai.messages import ModelMessage, ModelResponse
     from pydantic_ai.models import Model
     from pydantic_ai.settings import ModelSettings
@@ -86,6 +87,8 @@ async def llm_call_async(
 ) -> Reply:
     """Ask a model once like `llm_call`, without blocking the event loop."""
     _require()
+    import asyncio
+
     from pydantic_ai.direct import model_request
 
     named = {"max_tokens": max_tokens, "temperature": temperature, "timeout": timeout}

@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ._estimate import likely_tokens, tokens_in
+from ._estimate import Asked, tokens_in
 from ._events import EventReader
+from ._input import MESSAGES, Conversation
 from ._json import count, encoded, model_of, size_of, text_of, with_model
 from ._seam import Reported
 
 PREFIX = "anthropic:"
-_INPUT = ("system", "tools", "tool_choice", "output_config", "output_format", "mcp_servers")
 
 
 class MessagesCall:
@@ -39,9 +39,10 @@ class MessagesCall:
         """The least output limit that the API takes: more than what the model may think."""
         return (count(self._request, "thinking", "budget_tokens") or 0) + 1
 
-    def input_tokens(self) -> int:
-        """Estimate the input."""
-        return likely_tokens(self._request.get("messages"), *(self._request.get(name) for name in _INPUT))
+    @property
+    def asked(self) -> Asked:
+        """What it has as input."""
+        return Conversation(self.rewritten(None), MESSAGES)
 
     def rewritten(self, output_limit: int | None) -> dict[str, Any]:
         """Return the request with this output limit, and its model as Anthropic knows it.

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from stepwarden.core.errors import DefinitionError
 
+from ._estimate import Estimate
 from ._patch import Patch
 
 C = TypeVar("C")
@@ -17,6 +18,7 @@ class Rules(Protocol):
     """Tell what an SDK's requests are, and which of those that are not covered go by all the same."""
 
     allow: frozenset[str]
+    estimate: Estimate
     is_active: bool
     """Whether they still hold; once taken back, whoever holds on to what was put in finds it without effect."""
 
@@ -31,7 +33,7 @@ class Place:
         sdk: The SDK's name.
         method: The method's name. It is private, so a test for each supported range of versions guards it.
         owners: Imports the SDK, and returns the classes whose method it is.
-        make_rules: Makes the rules for what is let by all the same.
+        make_rules: Makes the rules of what is let by all the same, and of how input is estimated.
         guarding: Puts a guard with these rules around the method, as a function of its class or bound to a client.
     """
 
@@ -40,7 +42,7 @@ class Place:
         sdk: str,
         method: str,
         owners: Callable[[], tuple[type, ...]],
-        make_rules: Callable[[frozenset[str]], R],
+        make_rules: Callable[[frozenset[str], Estimate], R],
         guarding: Callable[[Callable[..., Any], R], Callable[..., Any]],
     ) -> None:
         self._sdk = sdk
@@ -50,16 +52,17 @@ class Place:
         self._guarding: Callable[[Callable[..., Any], Any], Callable[..., Any]] = guarding
         self._patches: list[tuple[Patch, Rules]] = []
 
-    def guard(self, client: C, allow: frozenset[str] = frozenset()) -> C:
+    def guard(self, client: C, allow: frozenset[str] = frozenset(), estimate: Estimate = "likely") -> C:
         """Return a guarded copy of a client, which shares its connections; the client given stays as it was.
 
         Args:
             client: A client of the SDK.
             allow: Endpoints that are not covered and go by all the same.
+            estimate: How input is estimated.
 
         Raises:
             TypeError: If the client cannot be guarded or copied.
-            DefinitionError: If it is guarded already, and *allow* would widen that.
+            DefinitionError: If it is guarded already, and *allow* would widen that, or *estimate* is another one.
         """
         send = getattr(client, self._method, None)
         if send is None:
@@ -73,6 +76,11 @@ class Place:
                     f"allow={sorted(allow)!r}: this client is guarded already, and a guard is not widened; guard the "
                     "client that it was made of"
                 )
+            if estimate not in ("likely", there.estimate):
+                raise DefinitionError(
+                    f"estimate={estimate!r}: this client is guarded already, with estimate={there.estimate!r}; guard "
+                    "the client that it was made of"
+                )
             return client
         try:
             copied: Any = client.copy()  # type: ignore[attr-defined]
@@ -81,7 +89,7 @@ class Place:
             raise TypeError(
                 f"guard() guards a copy, and {kind}.copy() failed: {error}; give {kind} a copy()"
             ) from error
-        rules = self._make_rules(allow)
+        rules = self._make_rules(allow, estimate)
         copy = copied.copy
         guarded: Any = self._guarding(getattr(copied, self._method), rules)
         guarded.rules = rules
@@ -89,16 +97,17 @@ class Place:
 
         @functools.wraps(copy)
         def guarded_copy(*args: Any, **kwargs: Any) -> Any:
-            return self.guard(copy(*args, **kwargs), allow)
+            return self.guard(copy(*args, **kwargs), allow, estimate)
 
         copied.copy = copied.with_options = guarded_copy
         return copied  # type: ignore[no-any-return]
 
-    def install(self, allow: frozenset[str] = frozenset()) -> None:
-        """Guard every client of the SDK in this process, those made earlier too; again only replaces *allow*.
+    def install(self, allow: frozenset[str] = frozenset(), estimate: Estimate = "likely") -> None:
+        """Guard every client of the SDK in this process, those made earlier too; again only replaces the arguments.
 
         Args:
             allow: Endpoints that are not covered and go by all the same.
+            estimate: How input is estimated.
 
         Raises:
             ModuleNotFoundError: If the SDK is not there.
@@ -111,11 +120,11 @@ class Place:
             message = f'the {self._sdk} SDK is not there to be guarded: pip install "stepwarden[{self._sdk}]"'
             raise ModuleNotFoundError(message, name=self._sdk) from None
         for _, rules in self._patches:
-            rules.allow = allow
+            rules.allow, rules.estimate = allow, estimate
         if self._patches:
             return
         for owner in owners:
-            made = self._make_rules(allow)
+            made = self._make_rules(allow, estimate)
             self._patches.append((Patch(owner, self._method, self._around(made)), made))
 
     def _around(self, rules: Rules) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -14,8 +14,9 @@ import json
 from typing import Any
 
 from ._chat import PREFIX
-from ._estimate import likely_tokens, tokens_in
+from ._estimate import Asked, Estimate, tokens_in
 from ._events import EventReader
+from ._input import RESPONSES, Conversation
 from ._json import count, encoded, least_limit, model_of, size_of, text_of, with_model
 from ._remembered import Remembered
 from ._seam import Reported
@@ -51,15 +52,12 @@ class ResponsesCall:
         """The most output, in tokens; None where it names none."""
         return least_limit(self._request, "max_output_tokens")
 
-    def input_tokens(self) -> int:
-        """Estimate the input, with what the server is known to hold of it."""
-        request = self._request
-        said = likely_tokens(
-            request.get("input"), request.get("instructions"), request.get("tools"), request.get("text"),
-            request.get("prompt"),
-        )  # fmt: skip
-        held = (text_of(request.get("previous_response_id")), self._conversation())
-        return said + sum(_contexts.get(one) or 0 for one in held if one is not None)
+    @property
+    def asked(self) -> Asked:
+        """What it has as input, with what the server is known to hold of it."""
+        held = (text_of(self._request.get("previous_response_id")), self._conversation())
+        remembered = sum(_contexts.get(one) or 0 for one in held if one is not None)
+        return Conversation(with_model(self._request, self.model, PREFIX), RESPONSES, remembered)
 
     def body(self, output_limit: int | None) -> bytes | None:
         """Return the request's body with this limit, or None where nothing in it changes."""
@@ -102,10 +100,11 @@ class ResponsesAttempt(WireAttempt):
     Args:
         call: What is sent.
         timeout: The client's own time-out in seconds, or None.
+        estimate: How its input is estimated.
     """
 
-    def __init__(self, call: ResponsesCall, timeout: float | None) -> None:
-        super().__init__(call, timeout)
+    def __init__(self, call: ResponsesCall, timeout: float | None, estimate: Estimate) -> None:
+        super().__init__(call, timeout, estimate)
         self._responses = call
 
     def settle(self, reported: Reported | None) -> None:

@@ -41,7 +41,7 @@ from stepwarden.core._reserve import reserve
 from stepwarden.core._scope import Scope
 from stepwarden.core.errors import BudgetExceededError, UnpricedModelError
 
-from ._adopt import WorstCase, taken_over
+from ._adopt import WorstCase, state, taken_over
 from ._failure import costs_nothing, is_failure, status_costs_nothing
 from ._other import OtherTokens, cost_of_other
 
@@ -90,6 +90,8 @@ class Attempt:
         choices: How many replies it asks for.
         cost_usd: The cost, where it is fixed.
         timeout: The client's own time-out in seconds, or None: no longer is waited for other calls' holds.
+        is_stated: Whether the user said how the input is estimated: that holds for a call inside it, too, for which
+            nobody said so.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Attempt:
         choices: int = 1,
         cost_usd: Money | None = None,
         timeout: float | None = None,
+        is_stated: bool = False,
     ) -> None:
         self.scope = resolve(get_leaf())
         self.is_bounded = _has_token_or_usd_limit(self.scope)
@@ -109,7 +112,7 @@ class Attempt:
         self._choices = choices
         asked = _default_output(self.scope) if output_tokens is None else output_tokens
         least = min(min_output_tokens, asked) * choices
-        self._worst = WorstCase(model, input_tokens, asked * choices, least)
+        self._worst = WorstCase(model, input_tokens, asked * choices, least, is_stated)
         self._reservation = reserve(
             input_tokens=input_tokens,
             output_tokens=asked * choices,
@@ -130,12 +133,12 @@ class Attempt:
             StepwardenError: What `Reservation.acquire` raises; then the call must not be made.
         """
         hold = taken_over(self._worst)
-        self._take(self._reservation.acquire() if hold is None else hold)
+        self._take(hold, self._reservation.acquire() if hold is None else hold)
 
     async def acquire_async(self) -> None:
         """Take the hold like `acquire`, waiting without blocking the event loop."""
         hold = taken_over(self._worst)
-        self._take(await self._reservation if hold is None else hold)
+        self._take(hold, await self._reservation if hold is None else hold)
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -158,11 +161,13 @@ class Attempt:
     ) -> None:
         self.__exit__(kind, error, trace)
 
-    def _take(self, hold: Hold) -> None:
+    def _take(self, adopted: Hold | None, hold: Hold) -> None:
         self._is_kept = False
         self._granted = hold.output_tokens
         self._claim = [hold]
         offered.set(self._claim)
+        if adopted is None or self._worst.is_stated:
+            state(self._worst)
 
     @property
     def output_limit(self) -> int | None:
@@ -243,7 +248,7 @@ class Attempt:
             hold.leave()
             return
         is_known = reported.input_tokens is not None and reported.output_tokens is not None
-        input_tokens = self._worst.input_tokens if reported.input_tokens is None else reported.input_tokens
+        input_tokens = hold.input_tokens if reported.input_tokens is None else reported.input_tokens
         output_tokens = self._output(hold, reported)
         model = reported.model or self.model
         cost_usd, is_priced = reported.cost_usd, True

@@ -11,6 +11,8 @@ from typing import Any
 
 from stepwarden.core._propagate import propagate
 
+from ._estimate import Estimate
+
 _ours: dict[Callable[..., Any], Callable[..., Any]] = {}
 """What was put in by `install`, and what was there before it."""
 
@@ -19,7 +21,7 @@ ALLOWABLE: frozenset[str] = frozenset()
 """Threads send nothing, so there is nothing to let by."""
 
 
-def install(allow: frozenset[str] = ALLOWABLE) -> None:  # noqa: ARG001 - all that is installed takes it
+def install(allow: frozenset[str] = ALLOWABLE, estimate: Estimate = "likely") -> None:  # noqa: ARG001 - all take them
     """Make threads and thread pools carry the scope; again is harmless."""
     _put(threading.Thread, "start", _carrying_start)
     _put(ThreadPoolExecutor, "submit", _carrying_submit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ._estimate import Asked, Estimate, input_tokens
 from ._seam import Attempt, Reported
 from ._streams import StreamReader
 
@@ -31,8 +32,9 @@ class WireCall(Protocol):
     def min_output(self) -> int:
         """The least output limit that the API takes."""
 
-    def input_tokens(self) -> int:
-        """Estimate the input."""
+    @property
+    def asked(self) -> Asked:
+        """What it has as input."""
 
     def body(self, output_limit: int | None) -> bytes | None:
         """Return the request's body with this limit for each choice, or None where nothing in it changes.
@@ -86,12 +88,14 @@ class WireAttempt(Attempt):
     Args:
         call: What is sent.
         timeout: The client's own time-out in seconds, or None: no longer is waited for other calls' holds.
+        estimate: How its input is estimated.
     """
 
-    def __init__(self, call: WireCall, timeout: float | None) -> None:
+    def __init__(self, call: WireCall, timeout: float | None, estimate: Estimate) -> None:
         super().__init__(
             model=call.model,
-            input_tokens=call.input_tokens(),
+            input_tokens=input_tokens(call.asked, estimate),
+            is_stated=estimate != "likely",
             output_tokens=call.output_limit,
             min_output_tokens=call.min_output,
             choices=call.choices,

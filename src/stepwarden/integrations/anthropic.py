@@ -15,6 +15,7 @@ from typing import Any
 
 from stepwarden.core.errors import PolicyViolationError
 
+from ._estimate import Estimate
 from ._messages import MessagesCall
 from ._place import Place
 from ._send import watch, watch_async
@@ -36,10 +37,11 @@ class MessagesAttempt(WireAttempt):
     Args:
         messages: What is sent.
         timeout: The client's own time-out in seconds, or None.
+        estimate: How its input is estimated.
     """
 
-    def __init__(self, messages: MessagesCall, timeout: float | None) -> None:
-        super().__init__(messages, timeout)
+    def __init__(self, messages: MessagesCall, timeout: float | None, estimate: Estimate) -> None:
+        super().__init__(messages, timeout, estimate)
         self.messages = messages
 
 
@@ -48,10 +50,12 @@ class AnthropicRules:
 
     Args:
         allow: Endpoints that are not covered and go by all the same, unreserved and uncounted.
+        estimate: How input is estimated.
     """
 
-    def __init__(self, allow: frozenset[str] = frozenset()) -> None:
+    def __init__(self, allow: frozenset[str] = frozenset(), estimate: Estimate = "likely") -> None:
         self.allow = allow
+        self.estimate = estimate
         self.is_active = True
 
     def attempt(self, client: Any, options: Any) -> MessagesAttempt | None:
@@ -69,7 +73,8 @@ class AnthropicRules:
         if _MESSAGES.match(options.url):
             timeout = _timeout(client, options)
             read = getattr(timeout, "read", timeout)
-            return MessagesAttempt(MessagesCall(_json(options)), read if isinstance(read, int | float) else None)
+            seconds = read if isinstance(read, int | float) else None
+            return MessagesAttempt(MessagesCall(_json(options)), seconds, self.estimate)
         if not _FREE.search(options.url) and not any(f"/v1/{name}" in options.url for name in self.allow):
             raise PolicyViolationError(_refusal(options.url))
         return None

@@ -16,6 +16,7 @@ from stepwarden.core.errors import PolicyViolationError
 
 from ._chat import ChatCall, CompletionCall
 from ._embeddings import EmbeddingsCall
+from ._estimate import Estimate
 from ._place import Place
 from ._responses import ResponsesAttempt, ResponsesCall, settle_pending
 from ._send import guarded, guarded_async, timeout_of
@@ -46,10 +47,12 @@ class OpenAIRules:
 
     Args:
         allow: Endpoints that are not covered and go by all the same, unreserved and uncounted.
+        estimate: How input is estimated.
     """
 
-    def __init__(self, allow: frozenset[str] = frozenset()) -> None:
+    def __init__(self, allow: frozenset[str] = frozenset(), estimate: Estimate = "likely") -> None:
         self.allow = allow
+        self.estimate = estimate
         self.is_active = True
 
     def attempt(self, request: Any) -> WireAttempt | None:
@@ -65,10 +68,10 @@ class OpenAIRules:
             return None
         path = request.url.path
         if path.endswith("/responses"):
-            return ResponsesAttempt(ResponsesCall(_json(request)), timeout_of(request))
+            return ResponsesAttempt(ResponsesCall(_json(request)), timeout_of(request), self.estimate)
         for end, call in _CALLS.items():
             if path.endswith(end):
-                return WireAttempt(call(_json(request)), timeout_of(request))
+                return WireAttempt(call(_json(request)), timeout_of(request), self.estimate)
         if not _FREE.search(path) and not any(f"/{name}/" in f"{path}/" for name in self.allow):
             raise PolicyViolationError(_refusal(path))
         return None

@@ -24,12 +24,13 @@ from pydantic_ai.tools import ToolDefinition as AgentToolDefinition
 from pydantic_ai.toolsets import AbstractToolset
 
 from stepwarden.core._leaf import default_model
-from stepwarden.core._policy import SideEffect, SideEffectLike, parse_side_effect
-from stepwarden.core._tool import ToolDefinition, tool_call
+from stepwarden.core._policy import SideEffectLike
 from stepwarden.core.errors import BudgetExceededError, DefinitionError, ToolDeniedError
 
-from ._estimate import likely_tokens, text_tokens
+from ._estimate import Estimate, input_tokens, parse_estimate, text_tokens
+from ._gate import Gate, is_tool, refusal
 from ._guard import guard, is_guardable
+from ._input import ANY, Conversation
 from ._seam import Attempt, Reported
 
 _REMEMBERED = 256
@@ -75,10 +76,17 @@ class GuardedModel(WrapperModel):
 
     Args:
         wrapped: The model, or its name.
+        estimate: How the input of a request is estimated, as for `stepwarden.guard`. A function is given the request
+            that the SDK sends, or for a client of no guarded SDK a mapping with *model*, *messages* (the parts of
+            pydantic-ai's messages), *tools* and *instructions*.
+
+    Raises:
+        DefinitionError: If *estimate* is none.
     """
 
-    def __init__(self, wrapped: Model | str) -> None:
+    def __init__(self, wrapped: Model | str, *, estimate: Estimate = "likely") -> None:
         super().__init__(wrapped)
+        self._estimate = parse_estimate(estimate)
         # Copying a client costs more than a request does, so each model's is copied once.
         self._on_the_wire: dict[int, tuple[Model, Model | None]] = {}
 
@@ -138,11 +146,11 @@ class GuardedModel(WrapperModel):
             if len(self._on_the_wire) >= _REMEMBERED:
                 self._on_the_wire.clear()
             # The model itself is kept beside, so that its id stays its own.
-            self._on_the_wire[id(model)] = known = (model, _with_guarded_client(model))
+            self._on_the_wire[id(model)] = known = (model, _with_guarded_client(model, self._estimate))
         return known[1]
 
-    @staticmethod
     def _attempt(
+        self,
         model: Model,
         messages: list[ModelMessage],
         model_settings: ModelSettings | None,
@@ -156,9 +164,16 @@ class GuardedModel(WrapperModel):
             for tool in (*parameters.function_tools, *parameters.output_tools)
         ]
         said = [part for message in asked for part in message.get("parts", ())]
+        request = {
+            "model": model.model_name,
+            "messages": [_text_of(part) for part in said],
+            "tools": tools,
+            "instructions": _instructions(messages),
+        }
         return Attempt(
             model=f"{model.system}:{model.model_name}" if _has_price(model) else model.model_name,
-            input_tokens=likely_tokens([_text_of(part) for part in said], tools, *_instructions(messages)),
+            input_tokens=input_tokens(Conversation(request, ANY), self._estimate),
+            is_stated=self._estimate != "likely",
             output_tokens=settings.get("max_tokens"),
             timeout=timeout if isinstance(timeout, int | float) else None,
         )
@@ -174,16 +189,17 @@ class Guard(AbstractCapability[Any]):
         side_effects: What tools may do, by their names; a tool that is not named here is the network, unless its
             function is decorated with `stepwarden.tool`.
         raises_denied: Whether a refused tool raises `ToolDeniedError` out of the agent instead of telling the model.
+        estimate: How the input of a request is estimated, as for `GuardedModel`.
     """
 
     side_effects: Mapping[str, SideEffectLike] = field(default_factory=dict[str, SideEffectLike])
     raises_denied: bool = False
+    estimate: Estimate = "likely"
 
     def __post_init__(self) -> None:
-        self._levels = {
-            name: parse_side_effect(level, f"Guard.side_effects[{name!r}]") for name, level in self.side_effects.items()
-        }
-        self._declared: set[str] = set()
+        parse_estimate(self.estimate)
+        self._gate = Gate(self.side_effects, "Guard.side_effects")
+        self._ours: dict[str, Any] = {}
         self._guarded: dict[int, GuardedModel] = {}
 
     def get_wrapper_model(self, model: Model) -> Model:
@@ -194,7 +210,7 @@ class Guard(AbstractCapability[Any]):
         if guarded is None:
             if len(self._guarded) >= _REMEMBERED:
                 self._guarded.clear()
-            self._guarded[id(model)] = guarded = GuardedModel(model)
+            self._guarded[id(model)] = guarded = GuardedModel(model, estimate=self.estimate)
         return guarded
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> None:
@@ -205,8 +221,8 @@ class Guard(AbstractCapability[Any]):
         tools: Mapping[str, Any] = getattr(toolset, "tools", {})
         for name, tool in tools.items():
             function = getattr(tool, "function", None)
-            if isinstance(getattr(function, "definition", None), ToolDefinition):
-                self._declared.add(name)
+            if is_tool(function):
+                self._ours[name] = function
 
     async def wrap_tool_execute(
         self,
@@ -220,26 +236,21 @@ class Guard(AbstractCapability[Any]):
         """Ask the policy in force before a tool runs, and count the call."""
         name = call.tool_name
         try:
-            if name in self._declared:
+            with self._gate.open(name, self._ours.get(name)):
                 return await handler(args)
-            with tool_call(name, self._levels.get(name, SideEffect.NETWORK)):
-                return await handler(args)
-        except ToolDeniedError as denied:
-            if self.raises_denied:
+        except (ToolDeniedError, BudgetExceededError) as error:
+            told = None if self.raises_denied else refusal(error)
+            if told is None:
                 raise
-            raise SkipToolExecution(f"The tool was not run: {denied.reason}") from denied
-        except BudgetExceededError as exceeded:
-            if exceeded.phase != "tool" or self.raises_denied:
-                raise
-            raise SkipToolExecution(f"The tool was not run: {exceeded}") from exceeded
+            raise SkipToolExecution(told) from error
 
 
-def _with_guarded_client(model: Model) -> Model | None:
+def _with_guarded_client(model: Model, estimate: Estimate) -> Model | None:
     client, provider = getattr(model, "client", None), getattr(model, "_provider", None)
     if provider is None or not is_guardable(client) or getattr(provider, "_client", None) is not client:
         return None
     guarded, beside = copy.copy(model), copy.copy(provider)
-    beside._client = guard(client)  # noqa: SLF001 - where pydantic-ai's providers keep it; checked just above
+    beside._client = guard(client, estimate=estimate)  # noqa: SLF001 - where pydantic-ai's providers keep it; checked just above
     cast("Any", guarded)._provider = beside  # noqa: SLF001
     return guarded
 
@@ -260,13 +271,30 @@ def _text_of(part: Mapping[str, Any]) -> Any:
     content = part.get("content")
     if content is None:
         return [part.get("tool_name"), part.get("args")]
-    return {"role": "user", "content": content} if isinstance(content, list) else content
+    return {"role": "user", "content": [_piece(one) for one in content]} if isinstance(content, list) else content
 
 
-def _instructions(messages: list[ModelMessage]) -> list[str]:
+def _piece(content: Any) -> Any:
+    """Return what a user said, with images, files and sounds as OpenAI has them."""
+    kind = content.get("kind") if isinstance(content, Mapping) else None
+    if kind == "image-url":
+        return {"type": "image_url", "image_url": content["url"]}
+    if kind in {"document-url", "video-url", "audio-url", "uploaded-file"}:
+        return {"type": "file", "file_url": content.get("url")}
+    if kind != "binary":
+        return content
+    media, _, form = str(content.get("media_type")).partition("/")
+    if media == "image":
+        return {"type": "image_url", "image_url": f"data:{content['media_type']};base64,{content['data']}"}
+    if media == "audio":
+        return {"type": "input_audio", "input_audio": {"data": content["data"], "format": form}}
+    return {"type": "file", "file_data": content["data"]}
+
+
+def _instructions(messages: list[ModelMessage]) -> str | None:
     last = next((message for message in reversed(messages) if getattr(message, "instructions", None)), None)
     text = getattr(last, "instructions", None)
-    return [text] if isinstance(text, str) else []
+    return text if isinstance(text, str) else None
 
 
 def _reported(response: ModelResponse, *, is_whole: bool) -> Reported:

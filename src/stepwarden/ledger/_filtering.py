@@ -79,7 +79,7 @@ def _milliseconds(time: datetime | None, name: str, *, up: bool) -> int | None:
 def page_of(
     database: sqlite3.Connection, chosen: ReceiptFilter, limit: int, after: Cursor | None
 ) -> tuple[str, tuple[Any, ...]]:
-    """Write the query for a page: number, record, pressure, whether it ran out, place in the list, and the data.
+    """Write the query for a page: number, record, pressure, whether it ran out, place in the list, data and run.
 
     Args:
         database: Where the names are looked up, and how many each condition leaves.
@@ -97,7 +97,8 @@ def page_of(
         values += after
     where = f"WHERE {' AND '.join(texts)}" if texts else ""
     query = (
-        f"SELECT receipts.number, record, pressure, ran_out, {place}, data FROM receipts INDEXED BY receipts_by_{index}"  # noqa: S608 - the names are written here
+        f"SELECT receipts.number, record, pressure, ran_out, {place}, data,"  # noqa: S608 - the names are written here
+        f" (SELECT id FROM runs WHERE number = record >> {SEQ_BITS}) FROM receipts INDEXED BY receipts_by_{index}"
         f" CROSS JOIN records ON key = record {where} ORDER BY {place} DESC, receipts.number DESC LIMIT ?"
     )
     return query, (*values, limit)

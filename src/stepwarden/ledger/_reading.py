@@ -18,6 +18,7 @@ from stepwarden.core._receipt import Receipt, Status
 from stepwarden.core.errors import LedgerError
 
 from ._filtering import page_of
+from ._packed import unpack
 from ._record import decode, receipt_from
 from ._rows import Cursor, ReceiptFilter, ReceiptRow, RunRow, StatsRow, StoredRecord
 from ._schema import SEQ_BITS, check_owner, is_current
@@ -133,29 +134,32 @@ class Reading:
                 ReceiptRow(
                     number,
                     record & _SEQ_MASK,
-                    receipt_from(decode(data)),
+                    receipt_from(decode(unpack(data, run))),
                     None if pressure is None else pressure / 1_000,
                     bool(ran_out),
                     (position, number),
                 )
-                for number, record, pressure, ran_out, position, data in found
+                for number, record, pressure, ran_out, position, data, run in found
             )
 
     def latest(self, limit: int) -> tuple[Receipt, ...]:
         """Return the receipts that were written last, in the order in which they were."""
         found = self._all(
-            "SELECT data FROM receipts JOIN records ON key = record ORDER BY receipts.number DESC LIMIT ?", (limit,)
+            "SELECT data, (SELECT id FROM runs WHERE number = record >> 32) FROM receipts JOIN records ON key = record"
+            " ORDER BY receipts.number DESC LIMIT ?",
+            (limit,),
         )
         with self._sound():
-            return tuple(receipt_from(decode(data)) for (data,) in reversed(found))
+            return tuple(receipt_from(decode(unpack(data, run))) for data, run in reversed(found))
 
     def records(self, run: str) -> Iterator[StoredRecord]:
-        """Give the records of a run in order, as they are stored.
+        """Give the records of a run in order, byte by byte.
 
         Args:
             run: The id of the run.
         """
-        start = self.run(run).number << SEQ_BITS
+        row = self.run(run)
+        start = row.number << SEQ_BITS
         at, stop = start - 1, start + _SEQ_MASK
         while True:
             found = self._all(
@@ -163,7 +167,7 @@ class Reading:
                 (at, stop, _ROWS_AT_ONCE),
             )
             for at, data, head in found:
-                yield StoredRecord(at & _SEQ_MASK, data, head)
+                yield StoredRecord(at & _SEQ_MASK, unpack(data, row.id), head)
             if len(found) < _ROWS_AT_ONCE:
                 return
 
@@ -174,10 +178,11 @@ class Reading:
             run: The id of the run.
             limit: The most of them.
         """
-        start = self.run(run).number << SEQ_BITS
+        row = self.run(run)
+        start = row.number << SEQ_BITS
         query = "SELECT key, data, head FROM records WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT ?"
         found = self._all(query, (start, start + _SEQ_MASK, limit))
-        return tuple(StoredRecord(key & _SEQ_MASK, data, head) for key, data, head in found)
+        return tuple(StoredRecord(key & _SEQ_MASK, unpack(data, row.id), head) for key, data, head in found)
 
     def columns(self, run: str) -> Iterator[tuple[Any, ...]]:
         """Give what stands beside a run's receipts to look them up by, in order.

@@ -15,6 +15,7 @@ from stepwarden.core.errors import LedgerError
 from ._account_pages import SQLitePages
 from ._entry import Chain, Entry
 from ._lock import claim, names
+from ._packed import unpack
 from ._record import decode, receipt_fields
 from ._remains import Remains
 from ._schema import SEQ_BITS
@@ -108,16 +109,17 @@ def _end(database: sqlite3.Connection, number: int, run: str, name: str, process
     unlisted = []
     start = number << SEQ_BITS
     bounds = (start, start + (1 << SEQ_BITS) - 1)
-    for key, head, data in database.execute(
+    for key, head, stored in database.execute(
         "SELECT key, head, data FROM records WHERE key BETWEEN ? AND ? ORDER BY key", bounds
     ):
+        data = unpack(stored, run)
         record = _decoded(run, key - start, data)
         remains.add(record)
         if record["kind"] == "receipt":
             unlisted.append((key, data))
         chain.head, chain.count = head, key - start + 1
-    for (child,) in database.execute("SELECT number FROM runs WHERE parent = ?", (run,)).fetchall():
-        remains.add_child(*_ends_of(database, child, run))
+    for child, child_id in database.execute("SELECT number, id FROM runs WHERE parent = ?", (run,)).fetchall():
+        remains.add_child(*_ends_of(database, child, child_id, run))
     now = time.time_ns()
     in_flight = remains.settle()
     entries = [Entry(chain, "settlement", now, fields) for fields in in_flight]
@@ -130,14 +132,14 @@ def _end(database: sqlite3.Connection, number: int, run: str, name: str, process
     return RecoveredRun(run, name, remains.total, remains.uncertain, len(in_flight), len(receipts))
 
 
-def _ends_of(database: sqlite3.Connection, number: int, run: str) -> tuple[Any, Any]:
+def _ends_of(database: sqlite3.Connection, number: int, child: str, run: str) -> tuple[Any, Any]:
     """Return the first and the last record of a run inside *run*."""
     start = number << SEQ_BITS
     query = "SELECT key, data FROM records WHERE key BETWEEN ? AND ? ORDER BY key"
     bounds = (start, start + (1 << SEQ_BITS) - 1)
     first = database.execute(f"{query} LIMIT 1", bounds).fetchone()
     last = database.execute(f"{query} DESC LIMIT 1", bounds).fetchone()
-    return tuple(_decoded(f"{number} in {run}", key - start, data) for key, data in (first, last))
+    return tuple(_decoded(f"{number} in {run}", key - start, unpack(data, child)) for key, data in (first, last))
 
 
 def _decoded(run: str, seq: int, data: bytes) -> Any:

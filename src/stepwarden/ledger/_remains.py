@@ -12,6 +12,7 @@ from typing import Any
 from stepwarden.core._budget import BUDGET_FIELDS, Budget, Usage
 from stepwarden.core._money import dollars, picodollars
 from stepwarden.core._receipt import CallRecord, Receipt, Status, ToolRecord
+from stepwarden.core._tally import missed_warning
 
 from ._journal import amounts
 from ._receipt_record import _usage
@@ -36,6 +37,7 @@ class _Place:
     uncertain: Counter[str] = field(default_factory=Counter)
     calls: list[CallRecord] = field(default_factory=list)
     tools: list[ToolRecord] = field(default_factory=list)
+    missed: list[int] = field(default_factory=list)
     clamped: int = 0
     in_flight: int = 0
     is_open: bool = False
@@ -111,7 +113,11 @@ class Remains:
             if outcome != "released":
                 self._charge(settlement, outcome)
             place = self._place(settlement)
-            place.clamped += "asked_output_tokens" in self._holds.get(number, {})
+            hold = self._holds.get(number, {})
+            place.clamped += "asked_output_tokens" in hold
+            more = int(settlement.get("input_tokens", 0)) - int(hold.get("input_tokens", 0))
+            if more > 0 and outcome == "settled":
+                place.missed.append(more)
             if outcome == "uncertain":
                 set_aside = {_COST: _pico(settlement.get("uncertain_cost_usd"))}
                 set_aside["output_tokens"] = int(settlement.get("uncertain_output_tokens", 0))
@@ -215,7 +221,7 @@ class Remains:
             calls=tuple(place.calls),
             tools=tuple(place.tools),
             late=Usage(),
-            warnings=(_WARNING,),
+            warnings=(_WARNING, *missed_warning(len(place.missed), sum(place.missed), max(place.missed, default=0))),
         )
 
 

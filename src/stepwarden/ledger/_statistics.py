@@ -13,11 +13,10 @@ from stepwarden.core._money import dollars
 from ._columns import KINDS
 from ._filtering import conditions
 from ._rows import ReceiptFilter, Spread, StatsRow
-from ._schema import SEQ_BITS
+from ._schema import FEW_HAVE, SEQ_BITS
 
 _KEYS = {"persona": "name", "step": "name", "model": "model", "day": "ended_at / 86400000"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ROWS_AT_ONCE = 10_000
 
 
 class _Group:
@@ -51,22 +50,20 @@ def statistics(database: sqlite3.Connection, by: str, chosen: ReceiptFilter) -> 
     adds: dict[int | None, tuple[Callable[[Any], None], ...]] = {}
     # As little as can be for each row, since there may be a million: what few rows have is asked for apart.
     query = f"SELECT {key}, record >> {SEQ_BITS}, cost, tokens, pressure FROM receipts WHERE {where}"  # noqa: S608
-    cursor = database.execute(query, values)
-    while found := cursor.fetchmany(_ROWS_AT_ONCE):
-        for group, run, cost, tokens, pressure in found:
-            try:
-                add_run, add_cost, add_tokens, add_pressure = adds[group]
-            except KeyError:
-                made = groups[group] = _Group()
-                adds[group] = made.runs.add, made.costs.append, made.tokens.append, made.pressures.append
-                add_run, add_cost, add_tokens, add_pressure = adds[group]
-            add_run(run)
-            add_cost(cost)
-            add_tokens(tokens)
-            add_pressure(pressure)
+    for group, run, cost, tokens, pressure in database.execute(query, values):
+        try:
+            add_run, add_cost, add_tokens, add_pressure = adds[group]
+        except KeyError:
+            made = groups[group] = _Group()
+            adds[group] = made.runs.add, made.costs.append, made.tokens.append, made.pressures.append
+            add_run, add_cost, add_tokens, add_pressure = adds[group]
+        add_run(run)
+        add_cost(cost)
+        add_tokens(tokens)
+        add_pressure(pressure)
     rare = (
         f"SELECT {key}, sum(ran_out), sum(cost - coalesce(own_cost, cost)), sum(tokens - coalesce(own_tokens, tokens))"  # noqa: S608
-        f" FROM receipts WHERE {where} AND (ran_out OR own_cost IS NOT NULL OR own_tokens IS NOT NULL) GROUP BY 1"
+        f" FROM receipts WHERE {where} AND {FEW_HAVE} GROUP BY 1"
     )
     for group, ran_out, nested, nested_tokens in database.execute(rare, values):
         if group in groups:  # else it was written between the two

