@@ -2,12 +2,20 @@
 
 import asyncio
 import threading
+import time
 from decimal import Decimal
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import stepwarden as sw
-from stepwarden.core._book import SetTerms
+from stepwarden.core._book import SetTerms, Take
+from stepwarden.core._draw import NextChange
+from stepwarden.core._hold import set_hold
+from stepwarden.core._leaf import set_leaf
+from tests.effort import EFFORT
 
 DAY = 86_400 * 10**9
 
@@ -309,3 +317,189 @@ def test_accounts_can_be_declared_by_a_mapping():
     """A file of settings declares an account by the mapping of its fields."""
     made = sw.persona_from_dict(lambda: None, {"name": "p", "accounts": [{"name": "a", "daily": {"max_usd": 2}}]})
     assert sw.definition(made).accounts == (sw.Account("a", daily=sw.Budget(max_usd=2)),)
+
+
+class OnlyReceipts:
+    """Be a ledger that keeps no accounts."""
+
+    def open(self, run):
+        """Begin nothing."""
+
+    def latest(self, limit):
+        """Have nothing."""
+        return ()
+
+    def close(self):
+        """Let go of nothing."""
+
+
+def test_a_ledger_without_accounts_says_so():
+    """A call on an account in a ledger that keeps none is refused, and names what is missing."""
+    with sw.Run(ledger=OnlyReceipts(), accounts=[sw.Account("a")]) as run:
+        with pytest.raises(sw.DefinitionError, match="keeps accounts"):
+            spend(1)
+        assert run.held.calls == 0
+
+
+def test_input_and_output_are_limited_apart():
+    """An account limits input and output each, and a window that is set without a limit only counts."""
+    ledger = sw.MemoryLedger()
+    account = sw.Account("a", total=sw.Budget(max_input_tokens=10, max_output_tokens=5), daily=sw.Budget(max_calls=0))
+    ledger.book.put(SetTerms("a", lambda terms: terms.fixed.update(daily=sw.Budget())))
+    with sw.Run(ledger=ledger, accounts=[account]):
+        with sw.reserve(input_tokens=10, output_tokens=9) as hold:
+            assert hold.output_tokens == 5
+            hold.settle(input_tokens=10, output_tokens=4)
+        with pytest.raises(sw.BudgetExceededError, match="max_input_tokens"):
+            sw.reserve(input_tokens=1).acquire()
+
+
+def test_a_hold_that_another_has_ended_is_not_given_back_twice():
+    """Where a hold is left while its account is asked, its run charges it once, and the account has nothing of it."""
+    ledger, account = sw.MemoryLedger(), sw.Account("a", total=sw.Budget(max_output_tokens=5))
+    put = ledger.book.put
+
+    def leave_first(change):
+        if isinstance(change, Take):
+            change.hold.leave()
+        put(change)
+
+    ledger.book.put = leave_first
+    with sw.Run(ledger=ledger, accounts=[account]) as run:
+        sw.reserve(output_tokens=9).acquire()
+        assert (run.total.calls, run.held.calls, run.uncertain.output_tokens) == (1, 0, 9)
+        with pytest.raises(sw.BudgetExceededError):
+            sw.reserve(output_tokens=9, min_output_tokens=9).acquire()
+        assert (run.total.calls, run.held.calls) == (2, 0)
+
+
+def test_a_change_inside_a_change_is_made_after_it():
+    """What a finaliser or a signal handler changes in the middle of a change is made when that is over."""
+    book, order = sw.MemoryLedger().book, []
+
+    def outer(terms):
+        book.put(SetTerms("a", lambda inner: order.append("inner")))
+        order.append("outer")
+
+    book.put(SetTerms("a", outer))
+    assert order == ["outer", "inner"]
+
+
+def test_a_waiting_task_whose_loop_is_closed_is_forgotten():
+    """Who waited on a loop that was closed is not called again, and keeps nobody from changing the account."""
+    book = sw.MemoryLedger().book
+
+    async def begin():
+        waiting = NextChange(book, book.changes, 60).__await__()
+        next(waiting)
+        return waiting
+
+    waiting = asyncio.run(begin())
+    book.tell_changed()
+    assert not book._waiting
+    waiting.close()
+
+
+def test_a_call_stops_waiting_for_an_account_when_its_time_is_over_or_its_run_ends(monkeypatch):
+    """`max_seconds` ends the wait as its deadline, and the end of the run as a `RunClosedError`."""
+    monkeypatch.setattr("stepwarden.core._draw._LOOK_AT_RUN_SECONDS", 0.01)
+    ledger, account = sw.MemoryLedger(), sw.Account("a", total=sw.Budget(max_usd=1))
+    met = []
+
+    def call(run, *, ends):
+        with run.attach(), pytest.raises(sw.StepwardenError) as error:
+            if ends:
+                add = ledger.book.call_when_changed
+                ledger.book.call_when_changed = lambda *given: (add(*given), run.close(sw.Status.COMPLETED))[0]
+            spend(1)
+        met.append(error.value)
+
+    with sw.Run(ledger=ledger, accounts=[account]):
+        hold = sw.reserve(cost_usd=1).acquire()
+
+        def runs():
+            for ends, budget in ((False, sw.Budget(max_seconds=0.05)), (True, None)):
+                run = sw.Run(ledger=ledger, accounts=[account], budget=budget)
+                with run:
+                    call(run, ends=ends)
+
+        thread = threading.Thread(target=runs)
+        thread.start()
+        thread.join()
+        hold.release()
+    deadline, ended = met
+    assert (deadline.limit, deadline.phase) == ("max_seconds", "deadline")
+    assert isinstance(ended, sw.RunClosedError)
+
+
+class AccountWorld(RuleBasedStateMachine):
+    """Reserve, settle, release and leave calls of two runs on one account, while the clock moves both ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.clock = FakeClock()
+        sw.configure(clock=self.clock)
+        self.ledger = sw.MemoryLedger()
+        budgets = {"total": sw.Budget(max_usd=40, max_tokens=300), "hourly": sw.Budget(max_usd=9, max_calls=6)}
+        self.account = sw.Account("a", daily=sw.Budget(max_usd=20), **budgets)
+        self.runs = [sw.Run(ledger=self.ledger, accounts=[self.account]) for _ in range(2)]
+        for run in self.runs:
+            run.__enter__()
+            set_leaf(None)
+        self.holds = []
+        self.starts = set()
+
+    @rule(which=st.integers(0, 1), cost=st.integers(0, 12), output=st.integers(0, 90))
+    def reserve(self, which, cost, output):
+        """Take a hold where there is room now."""
+        self.starts.add(self.clock.now_ns)
+        with self.runs[which].attach():
+            try:
+                made = sw.reserve(cost_usd=cost, output_tokens=output, wait=False)
+                self.holds.append(made.acquire())
+            except (sw.BudgetExceededError, sw.ReserveTimeoutError):
+                pass
+            set_hold(None)
+
+    @rule(data=st.data(), how=st.sampled_from(["settle", "release", "leave"]), share=st.fractions(0, 1))
+    def finish(self, data, how, share):
+        """End a hold in one of the ways in which it ends."""
+        if self.holds:
+            hold = data.draw(st.sampled_from(self.holds))
+            if how == "leave":
+                hold.leave()
+                return
+            self.holds.remove(hold)
+            if how == "release":
+                hold.release()
+            else:
+                hold.settle(cost_usd=hold.cost_usd * int(share * 4) / 4, output_tokens=int(hold.output_tokens * share))
+
+    @rule(minutes=st.integers(-200, 200))
+    def move_clock(self, minutes):
+        """Move the clock, backwards too."""
+        self.clock.now_ns += minutes * 60 * 10**9
+
+    @invariant()
+    def never_passed(self):
+        """What is spent, uncertain and held is within the limit of every window that anything happened in."""
+        for at in self.starts:
+            for state in self.ledger.book.states(at):
+                for one in state.windows:
+                    sums = [one.spent, one.uncertain, one.held]
+                    budget = one.budget
+                    assert sum(part.cost_usd for part in sums) <= (budget.max_usd or 40)
+                    assert sum(part.total_tokens for part in sums) <= (budget.max_tokens or 10**9)
+                    assert sum(part.calls for part in sums) <= (budget.max_calls or 10**9)
+
+    def teardown(self):
+        """End the runs; nothing is held after them."""
+        for run in self.runs:
+            run.close(sw.Status.COMPLETED)
+        for at in self.starts:
+            assert all(one.held == sw.Usage() for state in self.ledger.book.states(at) for one in state.windows)
+        sw.configure(clock=time)
+
+
+AccountWorld.TestCase.settings = settings(max_examples=30 * EFFORT, stateful_step_count=25, deadline=None)
+test_an_account_is_never_passed = AccountWorld.TestCase

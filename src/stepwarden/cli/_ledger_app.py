@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from ._accounts_app import add_accounts_commands
+
 
 def add_ledger_commands(app: App) -> None:
     """Add the commands.
@@ -22,6 +24,7 @@ def add_ledger_commands(app: App) -> None:
     app.command(_verify, name="verify")
     app.command(_recover, name="recover")
     app.command(keys)
+    add_accounts_commands(app)
 
 
 Limit = Annotated[int, Parameter(show_default=True)]

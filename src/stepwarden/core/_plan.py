@@ -33,10 +33,10 @@ class Plan:
         self.boundary = ErrorBoundary.FAIL
         self.fallback: Any = None
         self.default_max_output_tokens: int | None = None
-        self.accounts: tuple[Account, ...] = ()
         self.stages: dict[str | None, Stage] = {}
         # By which name a persona's stages know it; None for what is no step.
         self.staged_as: str | None = None
+        self.accounts: tuple[Account, ...] = ()
         if isinstance(definition, StepDefinition):
             self.kind = "step"
             self.staged_as = definition.name
