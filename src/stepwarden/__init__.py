@@ -2,6 +2,7 @@
 
 import typing as _typing
 
+from .core._account import Account
 from .core._boundary import ErrorBoundary
 from .core._budget import Budget, Usage
 from .core._definition import PersonaDefinition, Stage, StepDefinition
@@ -22,6 +23,7 @@ from .core._settings import settings as _settings
 from .core._step import register_step, step, step_from_dict
 from .core._tool import ToolDefinition, tool
 from .core.errors import (
+    AccountPausedError,
     BudgetExceededError,
     DefinitionError,
     EscalationError,
@@ -57,6 +59,8 @@ _settings.listeners += (_TELEMETRY,)
 hooks = _settings.hooks
 
 __all__ = [
+    "Account",
+    "AccountPausedError",
     "Budget",
     "BudgetExceededError",
     "BudgetThreshold",

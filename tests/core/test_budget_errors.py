@@ -67,6 +67,7 @@ def every_error() -> list[sw.StepwardenError]:
         sw.ScopeOrderError("order"),
         sw.ForkedRunError("fork"),
         sw.PolicyViolationError("policy"),
+        sw.AccountPausedError("paused", account="a", reason="invoice open"),
         sw.ToolDeniedError("denied", tool="rm", reason="no", policy=sw.Policy(tools=["ls", "git*"])),
         sw.HookDeniedError("hook", event="PreStep", reason="closed", step="plan"),
         sw.UnpricedModelError("price", model="m"),

@@ -338,6 +338,30 @@ def test_a_stream_of_no_sdk_is_settled_by_what_came():
     assert (run.total.output_tokens, run.total.calls, run.held) == (12, 2, sw.Usage())
 
 
+def test_input_is_estimated_as_the_user_says(server, provider):
+    """A function of the user's estimates requests on the wire, and those of a model of no SDK."""
+    asked = []
+
+    def estimate(request):
+        asked.append(request["input"] if isinstance(request["input"], str) else request["input"][0]["content"])
+        return 41
+
+    parrot = Parrot(Usage())
+
+    async def scenario():
+        async with sw.Run(budget=sw.Budget(max_input_tokens=40)):
+            config = RunConfig(model_provider=GuardedProvider(provider, estimate=estimate), tracing_disabled=True)
+            for model in ("m", GuardedModel(parrot, estimate=estimate)):
+                with pytest.raises(sw.BudgetExceededError) as caught:
+                    await Runner.run(Agent("a", model=model), "hello", run_config=config)
+                assert caught.value.requested == 41
+
+    play(scenario)
+    assert (asked, server.count, parrot.limits) == (["hello", "hello"], 0, [])
+    with pytest.raises(sw.DefinitionError, match="estimate must be"):
+        GuardedProvider(provider, estimate="most")
+
+
 def test_an_error_within_a_tool_is_the_tools_own(server, run):
     """What a tool raises is told or raised as the SDK does; our own error for a call within it is not taken for a refusal."""
 

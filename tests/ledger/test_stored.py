@@ -202,6 +202,8 @@ def test_receipts_that_lists_lack_or_make_up_are_found(filled):
         ("calls", 7, "run_ended"),
         ("input_tokens", 7, "run_ended"),
         ("output_tokens", 7, "run_ended"),
+        ("started_at", 5, "run_started"),
+        ("ended_at", 5, "run_ended"),
     ],
 )
 def test_what_the_list_of_runs_shows_is_covered(filled, column, value, kind):
@@ -209,6 +211,27 @@ def test_what_the_list_of_runs_shows_is_covered(filled, column, value, kind):
     change(filled, f"UPDATE runs SET {column} = ? WHERE number = 1", value)  # noqa: S608
 
     assert findings_in(filled) == [("edited", place_of(filled, kind)[1], kind)]
+
+
+def test_an_index_that_shows_something_else_is_found(filled):
+    """What lists are looked up by is covered: an index that leaves something out is damage to the file."""
+    database = sqlite3.connect(filled)
+    database.execute("PRAGMA writable_schema = ON")
+    with database:
+        query = "UPDATE sqlite_schema SET sql = replace(sql, 'status <> 0', 'status <> 1') WHERE name = ?"
+        assert database.execute(query, ("receipts_by_status",)).rowcount == 1
+    database.close()
+    with Reading(filled) as reading:
+        (found,) = find_strays(reading)
+
+    assert str(found).startswith("edited: the file is damaged: row 1 missing from index receipts_by_status")
+
+
+def test_a_name_that_is_missing_is_told(filled):
+    """Statistics of receipts whose names are missing end in an error that says what is missing."""
+    change(filled, "DELETE FROM names WHERE text = 'count'")
+    with Reading(filled) as reading, pytest.raises(sw.LedgerError, match="its list of names has no number"):
+        reading.stats("step")
 
 
 def test_a_run_that_was_taken_out_is_missed(filled):

@@ -203,6 +203,22 @@ class Limits:
         )
 
 
+def parse_name(value: object, path: str) -> str:
+    """Read a name: a string that is not blank; raise a DefinitionError that names *path* for anything else."""
+    if not isinstance(value, str) or not value.strip():
+        raise DefinitionError(f"{path} must be a name that is not empty, not {value!r}")
+    return value.strip()
+
+
+def parse_budget(value: object, path: str) -> Budget | None:
+    """Read a budget, given as one or as a mapping of its fields."""
+    if value is None or isinstance(value, Budget):
+        return value
+    if isinstance(value, Mapping):
+        return Budget.from_dict(value)
+    raise DefinitionError(f"{path} must be a Budget, a mapping of its fields or None, not {value!r}")
+
+
 def nanoseconds(seconds: float) -> int:
     """Convert seconds to whole nanoseconds, however many they are."""
     whole = int(seconds)

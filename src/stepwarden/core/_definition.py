@@ -6,17 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ._account import Account, parse_accounts
 from ._boundary import ErrorBoundary, parse_boundary
-from ._budget import Budget, refuse_unknown_keys
+from ._budget import Budget, parse_budget, parse_name, refuse_unknown_keys
 from ._policy import Policy, SideEffect, SideEffectLike, parse_ceiling, parse_tools
 from .errors import DefinitionError
-
-
-def parse_name(value: object, path: str) -> str:
-    """Read a name: a string that is not blank; raise a DefinitionError that names *path* for anything else."""
-    if not isinstance(value, str) or not value.strip():
-        raise DefinitionError(f"{path} must be a name that is not empty, not {value!r}")
-    return value.strip()
 
 
 def parse_model(value: object, path: str) -> str | None:
@@ -31,15 +25,6 @@ def parse_output_default(value: object, path: str) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise DefinitionError(f"{path} must be an int >= 1 or None, not {value!r}")
     return value
-
-
-def parse_budget(value: object, path: str) -> Budget | None:
-    """Read a budget, given as one or as a mapping of its fields."""
-    if value is None or isinstance(value, Budget):
-        return value
-    if isinstance(value, Mapping):
-        return Budget.from_dict(value)
-    raise DefinitionError(f"{path} must be a Budget, a mapping of its fields or None, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -147,6 +132,7 @@ class PersonaDefinition:
         tools: The tool ceiling of the whole persona; None for none.
         side_effect_level: The side-effect ceiling of the whole persona.
         stages: What it allows its steps, one `Stage` a step.
+        accounts: Budgets that outlive its activations.
 
     Raises:
         DefinitionError: If a field cannot be right, a step has two stages, or a stage names a tool that
@@ -160,6 +146,7 @@ class PersonaDefinition:
     tools: frozenset[str] | None
     side_effect_level: SideEffect | None
     stages: tuple[Stage, ...]
+    accounts: tuple[Account, ...]
 
     def __init__(
         self,
@@ -170,6 +157,7 @@ class PersonaDefinition:
         tools: Iterable[str] | None = None,
         side_effect_level: SideEffectLike | None = None,
         stages: Iterable[Stage] = (),
+        accounts: Iterable[Account] = (),
     ) -> None:
         put = object.__setattr__
         put(self, "name", parse_name(name, "persona.name"))
@@ -179,6 +167,7 @@ class PersonaDefinition:
         put(self, "tools", parse_tools(tools, "persona.tools"))
         put(self, "side_effect_level", parse_ceiling(side_effect_level, "persona.side_effect_level"))
         put(self, "stages", _parse_stages(stages, self.tools))
+        put(self, "accounts", parse_accounts(accounts, "persona.accounts"))
 
 
 def _parse_stages(stages: object, tools: frozenset[str] | None) -> tuple[Stage, ...]:

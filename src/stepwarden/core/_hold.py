@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from ._accounting import actual_cost, count, late_owner, measure
 from ._charge import charge, exceeded, turn
+from ._draw import settle_entries
 from ._firing import fire_thresholds
 from ._hooks import armed
 from ._meter import meter_of
@@ -19,9 +20,12 @@ from .errors import HoldClosedError
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from ._book import Book
     from ._meter import Meter
     from ._rates import Rates
+    from ._run import Run
     from ._scope import Scope
+    from ._sheet import Booking
     from ._tree import Tree
 
 PENDING, OPEN, UNCERTAIN, CLOSED = "pending", "open", "uncertain", "closed"
@@ -54,7 +58,7 @@ class Hold:
     """
 
     __slots__ = (
-        "asked_output", "cost", "fixed_cost", "guessed", "input_tokens", "keeper", "min_output", "model",
+        "asked_output", "cost", "entries", "fixed_cost", "guessed", "input_tokens", "keeper", "min_output", "model",
         "number", "output_tokens", "previous", "rates", "scope", "state",
     )  # fmt: skip
 
@@ -64,6 +68,8 @@ class Hold:
     cost: int
     # What its run's journal calls it; set when it is first noted there.
     number: int
+    # What it holds on accounts, where there are any around; set when it is taken there.
+    entries: list[tuple[Book, Booking]]
     # Whose own its estimate is, as what it was charged, and what is uncertain.
     guessed: tuple[Scope, CallEntry, Extra]
 
@@ -181,8 +187,8 @@ class Hold:
             except BaseException:
                 look(scope)  # a signal handler may have raised, and whoever can move must not wait for the next change
                 raise
-        if scope.run.journal is not None:
-            scope.run.journal.settled(self, owner, "settled", call, extra)
+        if scope.run.journal is not None or scope.run.is_accounted:
+            self._tell(scope.run, owner, call, extra)
         if armed.thresholds:
             fire_thresholds(scope, error)
         if error is not None:
@@ -211,8 +217,7 @@ class Hold:
                 except BaseException:
                     look(scope)
                     raise
-        if scope.run.journal is not None:
-            scope.run.journal.settled(self, scope, "released", None, None)
+        self._tell(scope.run, scope, None, None)
 
     def leave(self) -> None:
         """Charge the input as estimated and keep the rest as uncertain: the call was sent, its cost is unknown.
@@ -226,11 +231,10 @@ class Hold:
         with scope.tree.lock:
             if self.state is not OPEN:
                 return
-            priced = None if self.fixed_cost is not None else actual_cost(self.rates, self.input_tokens, 0)
-            charged = min(priced or 0, self.cost)
+            charged = min(self.charge_if_unknown(), self.cost)
             owner = scope if scope.status is None else late_owner(scope, self.input_tokens, 0, charged, 1)
             record: CallEntry = (self.model, self.input_tokens, 0, charged, "uncertain", self.is_clamped)
-            extra = Extra(0, 0, 0, int(self._is_unpriced), 1, self.output_tokens, self.cost - charged)
+            extra = Extra(0, 0, 0, int(self.is_unpriced), 1, self.output_tokens, self.cost - charged)
             self.guessed = owner, record, extra
             try:
                 spent = (self.input_tokens, 0, charged, 1)
@@ -242,8 +246,7 @@ class Hold:
             except BaseException:
                 look(scope)
                 raise
-        if scope.run.journal is not None:
-            scope.run.journal.settled(self, owner, "uncertain", record, extra)
+        self._tell(scope.run, owner, record, extra)
         if armed.thresholds:
             fire_thresholds(scope)
 
@@ -260,6 +263,10 @@ class Hold:
         if self.fixed_cost is not None:
             return self.fixed_cost
         return 0 if self.rates is None else self.rates.ceiling(self.input_tokens, output_tokens)
+
+    def charge_if_unknown(self) -> int:
+        """Return what its input costs as estimated, in picodollars: what is charged where nobody learns its cost."""
+        return 0 if self.fixed_cost is not None else actual_cost(self.rates, self.input_tokens, 0) or 0
 
     def output_for(self, room: int, output_tokens: int) -> int:
         """Return the largest output, at most *output_tokens*, that *room* picodollars pay for; -1 for none."""
@@ -286,6 +293,36 @@ class Hold:
         except BaseException:
             look(self.scope)
             raise
+
+    def lower(self, output_tokens: int) -> None:
+        """Hold less output, and let others have the room."""
+        assert self.scope is not None
+        with self.tree.lock:
+            if self.state is not OPEN:
+                return
+            cost = self.cost_of(output_tokens)
+            freed = (0, self.output_tokens - output_tokens, self.cost - cost, 0)
+            self.output_tokens, self.cost = output_tokens, cost
+            turn(self, OPEN, None, freed=freed)
+            look(self.scope)
+
+    def ask_again(self) -> None:
+        """Be what was asked for at first, after it was given back."""
+        self.state = PENDING
+        self.output_tokens = self.asked_output
+
+    def _tell(self, run: Run, owner: Scope, call: CallEntry | None, extra: Extra | None) -> None:
+        """Let the journal and the accounts know what became of it, and what *owner* was charged for it."""
+        outcome = "released" if call is None else call[4]
+        if run.journal is not None:
+            run.journal.settled(self, owner, outcome, call, extra)
+        if run.is_accounted:
+            spent = (0, 0, 0, 0) if call is None else (call[1], call[2], call[3], 1)
+            uncertain = (0, 0, 0, 0)
+            if extra is not None and outcome == "uncertain":
+                uncertain = (0, extra.uncertain_output, extra.uncertain_cost, 0)
+            # It has none where it was taken before the persona with accounts was opened.
+            settle_entries(getattr(self, "entries", ()), spent, uncertain)
 
     def let_go(self) -> None:
         """Be no longer known to the scope that keeps it."""
@@ -324,7 +361,8 @@ class Hold:
         return owner, turn(self, CLOSED, meter_of(owner), more, freed, replaced)
 
     @property
-    def _is_unpriced(self) -> bool:
+    def is_unpriced(self) -> bool:
+        """Whether nothing tells what it costs."""
         return self.fixed_cost is None and self.rates is None
 
     @staticmethod

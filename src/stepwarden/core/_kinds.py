@@ -43,6 +43,8 @@ class PersonaScope(Scope):
         self.matched = set()
         super().open_under(plan, parent, outer)
         self.persona_scope = self
+        if plan.accounts:
+            self.run.is_accounted = True
         return self
 
     def close(self, status: Status, error: ReceiptError | None = None) -> bool:

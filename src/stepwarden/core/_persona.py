@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
+from ._account import Account
 from ._block import Block
-from ._budget import Budget
-from ._definition import PersonaDefinition, Stage, StepDefinition, parse_name, persona_definition
+from ._budget import Budget, parse_name
+from ._definition import PersonaDefinition, Stage, StepDefinition, persona_definition
 from ._kind import check_decorated, undecorated
 from ._kinds import PersonaScope
 from ._plan import Plan
@@ -48,6 +49,7 @@ def persona(
     tools: Iterable[str] | None = None,
     side_effect_level: SideEffectLike | None = None,
     stages: Iterable[Stage] = (),
+    accounts: Iterable[Account] = (),
 ) -> PersonaBlock: ...
 def persona(
     function: Any = None,
@@ -59,6 +61,7 @@ def persona(
     tools: Iterable[str] | None = None,
     side_effect_level: SideEffectLike | None = None,
     stages: Iterable[Stage] = (),
+    accounts: Iterable[Account] = (),
 ) -> Any:
     """Make a function a persona: an agent role that calls steps, and may limit what each of them does.
 
@@ -75,6 +78,7 @@ def persona(
         side_effect_level: The highest side effect that tools inside it may have, a `SideEffect` or its name in lower
             case; None for no ceiling.
         stages: What it allows its steps, one `Stage` a step; a step without one may do what the persona may.
+        accounts: Budgets that outlive its activations, shared by all that name them in the same ledger.
 
     Returns:
         The decorated function; or a block, which is a decorator too.
@@ -90,6 +94,7 @@ def persona(
         parse_name(name, "persona.name")
     # Read once, since a block declares again for each function that it decorates.
     declared: Any = tuple(stages) if isinstance(stages, Iterator) else stages
+    owed: Any = tuple(accounts) if isinstance(accounts, Iterator) else accounts
 
     def declare(function_name: str) -> PersonaDefinition:
         return PersonaDefinition(
@@ -100,6 +105,7 @@ def persona(
             tools=tools,
             side_effect_level=side_effect_level,
             stages=declared,
+            accounts=owed,
         )
 
     def decorate(target: Any) -> Any:

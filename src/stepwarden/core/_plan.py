@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._account import Account
 from ._boundary import ErrorBoundary
 from ._budget import Limits
 from ._definition import PersonaDefinition, Stage, StepDefinition
@@ -18,8 +19,8 @@ class Plan:
     """
 
     __slots__ = (
-        "boundary", "default_max_output_tokens", "definition", "fallback", "function", "kind", "limits", "met",
-        "model", "name", "policy", "staged_as", "stages",
+        "accounts", "boundary", "default_max_output_tokens", "definition", "fallback", "function", "kind", "limits",
+        "met", "model", "name", "policy", "staged_as", "stages",
     )  # fmt: skip
 
     def __init__(self, definition: StepDefinition | PersonaDefinition) -> None:
@@ -32,6 +33,7 @@ class Plan:
         self.boundary = ErrorBoundary.FAIL
         self.fallback: Any = None
         self.default_max_output_tokens: int | None = None
+        self.accounts: tuple[Account, ...] = ()
         self.stages: dict[str | None, Stage] = {}
         # By which name a persona's stages know it; None for what is no step.
         self.staged_as: str | None = None
@@ -43,6 +45,7 @@ class Plan:
             self.default_max_output_tokens = definition.default_max_output_tokens
         else:
             self.kind = "persona"
+            self.accounts = definition.accounts
             self.stages = {stage.step: stage for stage in definition.stages}
         # The last meeting, as one tuple so that threads see it whole: activations nearly always repeat it.
         self.met: tuple[Policy, Stage | None, Policy] = (UNRESTRICTED, None, self.policy)

@@ -103,14 +103,14 @@ def _largest_output(hold: Hold, chain: list[Scope], output: int, *, ever: bool) 
             if value is None:
                 continue
             taken = scope.uncertain_of(limit) if ever else scope.aside(limit)
-            fits = _output_that_fits(hold, limit, value - scope.spent(limit) - taken, output)
+            fits = output_that_fits(hold, limit, value - scope.spent(limit) - taken, output)
             if fits < least:
                 raise _refusal(hold, scope, limit, least, ever=ever)
             best = min(best, fits)
     return best
 
 
-def _output_that_fits(hold: Hold, limit: str, room: int, output: int) -> int:
+def output_that_fits(hold: Hold, limit: str, room: int, output: int) -> int:
     """Return the largest output, at most *output*, for which *room* is enough; -1 where none is."""
     match limit:
         case "max_tokens":
@@ -134,7 +134,7 @@ def _refusal(hold: Hold, scope: Scope, limit: str, least: int, *, ever: bool) ->
         return exceeded_limit(scope, limit, "deadline")
     assert scope.limits is not None
     value = dict(scope.limits.items())[limit] or 0
-    needed = _needed(hold, limit, least)
+    needed = needed_of(hold, limit, least)
     uncertain = scope.uncertain_of(limit)
     held = scope.aside(limit) - uncertain
     message = (
@@ -155,7 +155,7 @@ def _refusal(hold: Hold, scope: Scope, limit: str, least: int, *, ever: bool) ->
     )
 
 
-def _needed(hold: Hold, limit: str, output: int) -> int:
+def needed_of(hold: Hold, limit: str, output: int) -> int:
     match limit:
         case "max_tokens":
             return hold.input_tokens + output
@@ -180,7 +180,7 @@ def _blocked_at(
         for limit, value in scope.limits.items():
             if value is None or limit in _NEVER_HELD:
                 continue
-            needed = cost if limit == "max_usd" else _needed(hold, limit, output)
+            needed = cost if limit == "max_usd" else needed_of(hold, limit, output)
             if needed > value - scope.spent(limit) - scope.aside(limit):
                 return scope, limit
     return None

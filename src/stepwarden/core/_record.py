@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._accounting import count, late_owner, measure
 from ._charge import charge, exceeded
+from ._draw import count_in_accounts
 from ._firing import fire_thresholds
 from ._hooks import armed
 from ._leaf import default_model, get_leaf, resolve
@@ -92,6 +93,8 @@ def record_usage(
             look(scope)
     if scope.run.journal is not None:
         scope.run.journal.used(owner, call, extra)
+    if scope.run.is_accounted:
+        count_in_accounts(scope, (input_tokens, output_tokens, cost, 1))
     if armed.thresholds:
         fire_thresholds(scope, error)
     if error is not None:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._accounting import at_least_0, check_timeout, has_usd_limit, unpriced
-from ._charge import budget_error, set_aside, show, timed_out
+from ._charge import set_aside, timed_out
+from ._draw import account_timed_out, draw, look_first, wait_for_room
 from ._durable import secure
-from ._firing import run_async, run_sync
+from ._firing import Pending, run_async, run_sync
 from ._hold import OPEN, PENDING, Hold, context_hold, get_hold, set_hold
 from ._leaf import default_model, get_leaf, resolve
+from ._ledger import Ticket
 from ._meter import meter_of
 from ._money import Money, picodollars
-from ._queue import Waiter, admit, park, withdraw
-from ._settings import meet_unscoped, settings
+from ._queue import Waiter, admit, park
+from ._settings import meet_unscoped
 from ._tree import runs_event_loop
-from ._watch import tell_refused, tell_waited
+from ._waiting import arm_task, arm_thread, finish, longest_wait, out_of_time, waiting
+from ._watch import tell_refused
 from .errors import RunClosedError, StepwardenError, WouldBlockError
 
 if TYPE_CHECKING:
@@ -69,10 +71,13 @@ class Reservation:
             LedgerError: If the ledger cannot record the hold; then it is given back.
         """
         hold = self._obtain()
-        if hold.state is PENDING:
-            self._contend(hold, _arm_thread, self._wait_in_thread)
-        if hold.scope is not None and hold.scope.run.journal is not None:
-            run_sync(secure(hold, hold.scope.run.journal), blocks=True)
+        run = None if hold.scope is None else hold.scope.run
+        if run is not None and run.is_accounted:
+            run_sync(self._draw(hold), blocks=True)
+        elif hold.state is PENDING:
+            self.contend_in_thread(hold)
+        if run is not None and run.journal is not None:
+            run_sync(secure(hold, run.journal), blocks=True)
         return _in_context(hold)
 
     def __await__(self) -> Generator[Any, None, Hold]:
@@ -81,20 +86,24 @@ class Reservation:
 
     async def _acquire_in_task(self) -> Hold:
         hold = self._obtain()
-        if hold.state is PENDING:
-            waiting = self._contend(hold, _arm_task, self._wait_in_task)
-            if waiting is not None:
-                await waiting
-        if hold.scope is not None and hold.scope.run.journal is not None:
-            await run_async(secure(hold, hold.scope.run.journal))
+        run = None if hold.scope is None else hold.scope.run
+        if run is not None and run.is_accounted:
+            await run_async(self._draw(hold))
+        elif hold.state is PENDING:
+            await self.contend_in_task(hold)
+        if run is not None and run.journal is not None:
+            await run_async(secure(hold, run.journal))
         return _in_context(hold)
 
     def __enter__(self) -> Hold:
         hold = self._obtain()
-        if hold.state is PENDING:
-            self._contend(hold, _arm_thread, self._wait_in_thread)
-        if hold.scope is not None and hold.scope.run.journal is not None:
-            run_sync(secure(hold, hold.scope.run.journal), blocks=True)
+        run = None if hold.scope is None else hold.scope.run
+        if run is not None and run.is_accounted:
+            run_sync(self._draw(hold), blocks=True)
+        elif hold.state is PENDING:
+            self.contend_in_thread(hold)
+        if run is not None and run.journal is not None:
+            run_sync(secure(hold, run.journal), blocks=True)
         self._blocks.append(hold)
         previous = get_hold()
         while previous is not None and previous.state is not OPEN:
@@ -202,27 +211,55 @@ class Reservation:
             raise
         return wait(waiter)
 
-    def _longest_wait(self, scope: Scope | None, waited: float) -> tuple[float, Scope | None]:
-        """Return how much longer may be waited, in seconds, and the scope whose `max_seconds` that is, if so."""
-        longest = (settings.max_wait if self._timeout is None else min(self._timeout, settings.max_wait)) - waited
-        hurried: Scope | None = None
-        while scope is not None:
-            if scope.limits is not None and scope.limits.nanoseconds is not None:
-                left = max(0.0, (scope.limits.nanoseconds - scope.spent("max_seconds")) / 1e9)
-                if left <= longest:
-                    longest, hurried = left, scope
-            scope = scope.parent
-        return longest, hurried
+    def _draw(self, hold: Hold) -> Pending[None]:
+        """Take a hold on the tree and on every account around, in turns until both have room."""
+        scope = hold.scope
+        assert scope is not None
+        never_waits = context_hold() is not None
+        began, looks = time.monotonic(), 0
+        try:
+            if hold.state is PENDING:
+                yield from look_first(hold)
+                yield _InQueue(self, hold)
+            while found := (yield from draw(hold, never_waits=never_waits)):
+                if not self._wait or (self._timeout is not None and self._timeout <= 0):
+                    raise account_timed_out(found[1], 0.0)
+                longest, hurried = longest_wait(self._timeout, scope, time.monotonic() - began)
+                if longest <= 0:
+                    raise (
+                        account_timed_out(found[1], time.monotonic() - began)
+                        if hurried is None
+                        else out_of_time(hurried)
+                    )
+                yield from wait_for_room(scope, found, looks, longest)
+                looks += 1
+                if scope.run.status is not None:
+                    raise RunClosedError(f"run `{scope.run.name}` ended while a call waited in it")
+                hold.ask_again()
+                yield _InQueue(self, hold)
+        except StepwardenError as error:
+            tell_refused(scope, error)
+            raise
+
+    def contend_in_thread(self, hold: Hold) -> None:
+        """Get a hold on the tree, sleeping in this thread where it must."""
+        self._contend(hold, arm_thread, self._wait_in_thread)
+
+    async def contend_in_task(self, hold: Hold) -> None:
+        """Get a hold on the tree, sleeping in this task where it must."""
+        slept = self._contend(hold, arm_task, self._wait_in_task)
+        if slept is not None:
+            await slept
 
     def _wait_in_thread(self, waiter: Waiter) -> None:
-        with _waiting(waiter) as began:
+        with waiting(waiter) as began:
             if runs_event_loop():
                 raise WouldBlockError(
                     "acquire() would wait for other calls' holds on a thread that runs an event loop, and freeze it; "
                     "use `await reserve(...)` or `async with reserve(...)`, or wait=False"
                 )
             while True:
-                longest, hurried = self._longest_wait(waiter.hold.scope, time.monotonic() - began)
+                longest, hurried = longest_wait(self._timeout, waiter.hold.scope, time.monotonic() - began)
                 # Looked at again after a time-out: `max_seconds` may have been extended meanwhile.
                 if longest <= 0 or waiter.gate.acquire(timeout=min(longest, threading.TIMEOUT_MAX)):
                     break
@@ -235,13 +272,13 @@ class Reservation:
 
         def expire() -> None:
             nonlocal hurried, timer
-            longest, hurried = self._longest_wait(waiter.hold.scope, time.monotonic() - began)
+            longest, hurried = longest_wait(self._timeout, waiter.hold.scope, time.monotonic() - began)
             if longest > 0:
                 timer = loop.call_later(longest, expire)
             else:
-                _finish(waiter.gate)
+                finish(waiter.gate)
 
-        with _waiting(waiter) as began:
+        with waiting(waiter) as began:
             try:
                 expire()
                 await waiter.gate
@@ -258,19 +295,27 @@ class Reservation:
                     raise waiter.error
                 return
             if hurried is not None:
-                limits = hurried.limits
-                limit = 0 if limits is None or limits.nanoseconds is None else limits.nanoseconds
-                spent = show("max_seconds", hurried.spent("max_seconds"))
-                raise budget_error(
-                    hurried,
-                    "max_seconds",
-                    f"has no time left in max_seconds ({spent} of {show('max_seconds', limit)} spent) "
-                    "to wait for other calls' holds",
-                    phase="deadline",
-                    reason="deadline",
-                )
+                raise out_of_time(hurried)
             assert waiter.parked is not None
             raise timed_out(waiter.parked, waiter.limit, waited)
+
+
+class _InQueue(Ticket):
+    """Wait for a hold on the tree."""
+
+    __slots__ = ("_hold", "_reservation")
+
+    def __init__(self, reservation: Reservation, hold: Hold) -> None:
+        self._reservation = reservation
+        self._hold = hold
+
+    def wait(self) -> None:
+        """Block this thread."""
+        self._reservation.contend_in_thread(self._hold)
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Wait without blocking the event loop."""
+        return self._reservation.contend_in_task(self._hold).__await__()
 
 
 def _in_context(hold: Hold) -> Hold:
@@ -281,57 +326,6 @@ def _in_context(hold: Hold) -> Hold:
     hold.previous = previous
     set_hold(hold)
     return hold
-
-
-def _arm_thread(waiter: Waiter) -> None:
-    waiter.gate = gate = threading.Lock()
-    gate.acquire()
-
-    def wake() -> None:
-        if gate.locked():
-            gate.release()
-
-    waiter.wake = wake
-
-
-def _arm_task(waiter: Waiter) -> None:
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    waiter.gate = woken = loop.create_future()
-
-    def wake() -> None:
-        try:
-            loop.call_soon_threadsafe(_finish, woken)
-        except RuntimeError:  # the loop was closed while this one waited: nobody is there to take the grant
-            take_out(waiter)
-
-    waiter.wake = wake
-
-
-def _finish(woken: Any) -> None:
-    if not woken.done():
-        woken.set_result(None)
-
-
-@contextmanager
-def _waiting(waiter: Waiter) -> Iterator[float]:
-    """Give the time from which a caller waits, in seconds; take it out if an error ends that."""
-    began = time.monotonic()
-    try:
-        yield began
-    except BaseException as error:
-        take_out(waiter)
-        tell_refused(waiter.hold.scope, error)
-        raise
-    finally:
-        tell_waited(waiter, time.monotonic() - began)
-
-
-def take_out(waiter: Waiter) -> None:
-    """Take out a caller that stopped waiting."""
-    with waiter.hold.tree.lock:
-        withdraw(waiter)
 
 
 def reserve(

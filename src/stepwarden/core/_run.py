@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Self, cast
 
-from ._budget import Budget
+from ._account import TENANT, Account, parse_accounts
+from ._budget import Budget, parse_budget, parse_name
 from ._deadline import close_deadline, open_deadline
-from ._definition import StepDefinition, parse_budget, parse_name, parse_output_default
+from ._definition import StepDefinition, parse_output_default
 from ._durable import until_durable
 from ._firing import Pending, run_async, run_sync
 from ._hooks import Hooks
@@ -57,6 +58,8 @@ class Run(Scope):
         default_max_output_tokens: The output assumed for a call that names no limit, in tokens; 1,024 by default.
         max_receipts: How many receipts it keeps; older ones are dropped and counted.
         name: What messages call it.
+        accounts: Budgets that outlive it, and that every run with an account of that name in the same ledger shares.
+        tenant: On whose behalf it runs: the account ``tenant:NAME`` is charged, and its records name it.
         ledger: Where what it leaves is kept, besides the newest receipts in memory; None for that of the run around,
             or of `configure`.
         sign: The file of a private key that the end of its records is signed with, for a ledger that keeps records;
@@ -68,8 +71,8 @@ class Run(Scope):
 
     kind = "run"
     __slots__ = (
-        "_id", "_own_hooks", "_own_ledger", "_table", "audience", "default_max_output_tokens", "hooks", "is_implicit",
-        "journal", "keep", "ledger", "memory", "sign", "watchers",
+        "_id", "_own_hooks", "_own_ledger", "_table", "audience", "default_max_output_tokens", "hooks", "is_accounted",
+        "is_implicit", "journal", "keep", "ledger", "memory", "sign", "tenant", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +87,8 @@ class Run(Scope):
         name: str | None = None,
         ledger: Ledger | None = None,
         sign: str | os.PathLike[str] | None = None,
+        accounts: Iterable[Account] = (),
+        tenant: str | None = None,
     ) -> None:
         if policy is not None and not isinstance(policy, Policy):
             raise DefinitionError(f"run.policy must be a Policy or None, not {policy!r}")
@@ -113,6 +118,10 @@ class Run(Scope):
         plan.staged_as = None
         plan.policy = UNRESTRICTED if policy is None else policy
         plan.met = (UNRESTRICTED, None, plan.policy)
+        plan.accounts = parse_accounts(accounts, "run.accounts")
+        self.tenant = None if tenant is None else parse_name(tenant, "run.tenant")
+        if self.tenant is not None:
+            plan.accounts += (Account(TENANT + self.tenant),)
         self._place(plan, None)
         # Not entered yet: its numbers can be read, but nothing is open.
         del self.tree.open[self.serial]
@@ -127,6 +136,8 @@ class Run(Scope):
         self.ledger: Ledger = self._own_ledger or self._ledger_around(parent)
         if self.sign is None and parent is not None and parent.run.ledger is self.ledger:
             self.sign = parent.run.sign
+        # Whether anything in it, or around it, has an account.
+        self.is_accounted: bool = bool(plan.accounts) or (parent is not None and parent.run.is_accounted)
         self.audience: Hooks | type[Watched] = self.hooks
         self.watchers: tuple[Watcher, ...] = ()
 

@@ -10,8 +10,8 @@ from types import CoroutineType
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from ._accounting import late_owner
+from ._budget import parse_name
 from ._charge import budget_error, charge, exceeded_limit
-from ._definition import parse_name
 from ._firing import event_of, fire_thresholds, hooks_for, observe_now
 from ._hooks import armed
 from ._kind import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated

@@ -9,7 +9,8 @@
     ├── ReserveTimeoutError (TimeoutError)
     ├── WouldBlockError, HoldClosedError, RunClosedError, ScopeOrderError, ForkedRunError (RuntimeError)
     ├── PolicyViolationError
-    │   └── ToolDeniedError
+    │   ├── ToolDeniedError
+    │   └── AccountPausedError
     ├── HookDeniedError
     ├── UnpricedModelError (LookupError)
     ├── ManifestError (ValueError)
@@ -52,7 +53,7 @@ class BudgetExceededError(StepwardenError, RuntimeError):
     """Report that a limit was passed, or leaves no room for what was asked.
 
     Args:
-        scope_kind: ``"run"``, ``"persona"`` or ``"step"``.
+        scope_kind: ``"account"``, ``"run"``, ``"persona"`` or ``"step"``.
         scope_name: The name of the scope whose limit it is.
         scope_id: The id of that activation; a boundary acts on its own only.
         function: ``__name__`` of the decorated function; for a block, its name.
@@ -207,6 +208,20 @@ class ToolDeniedError(PolicyViolationError):
         self.tool = tool
         self.reason = reason
         self.policy = policy
+
+
+class AccountPausedError(PolicyViolationError):
+    """Report a call that was refused since an account around it is paused.
+
+    Args:
+        account: The account's name.
+        reason: Why it was paused, as whoever paused it said; may be empty.
+    """
+
+    def __init__(self, message: str, *, account: str, reason: str) -> None:
+        super().__init__(message)
+        self.account = account
+        self.reason = reason
 
 
 class HookDeniedError(StepwardenError):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ._activation import describe
 from ._boundary import Raised, Returned, outcome_of, own_exhaustion
-from ._definition import PersonaDefinition, StepDefinition, parse_name, persona_definition, step_definition
+from ._budget import parse_name
+from ._definition import PersonaDefinition, StepDefinition, persona_definition, step_definition
 from ._frames import Frames, HostPlan, HostRun
 from ._hooks import Hook, check_event
 from ._kinds import StepScope

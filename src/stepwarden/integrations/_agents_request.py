@@ -9,7 +9,8 @@ from typing import Any
 from agents import FunctionTool, Model, ModelResponse
 from agents.usage import Usage
 
-from ._estimate import likely_tokens, text_tokens
+from ._estimate import Estimate, input_tokens, text_tokens
+from ._input import RESPONSES, Conversation
 from ._seam import Attempt, Reported
 
 ASKED = ("system_instructions", "input", "model_settings", "tools", "output_schema", "handoffs", "tracing")
@@ -21,26 +22,46 @@ _DELTAS = frozenset({
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
-def attempt_of(model: Model, asked: Mapping[str, Any]) -> Attempt:
+def attempt_of(model: Model, asked: Mapping[str, Any], estimate: Estimate) -> Attempt:
     """Make the attempt of one request.
 
     Args:
         model: The model.
         asked: What it is asked with, by the names of its arguments.
+        estimate: How its input is estimated.
+
+    Raises:
+        PolicyViolationError: If the input is to be bounded, and nothing in the request bounds it.
     """
     settings = asked["model_settings"]
     tools = [
         {"name": tool.name, "description": tool.description, "schema": tool.params_json_schema}
         if isinstance(tool, FunctionTool)
-        else tool.name
+        else {"name": tool.name}
         for tool in asked["tools"]
     ]
-    handoffs = [[one.tool_name, one.tool_description, one.input_json_schema] for one in asked["handoffs"]]
+    handoffs = [
+        {"name": one.tool_name, "description": one.tool_description, "schema": one.input_json_schema}
+        for one in asked["handoffs"]
+    ]
     schema = asked["output_schema"]
     form = None if schema is None or schema.is_plain_text() else schema.json_schema()
+    # The SDK speaks to every model in the words of the Responses API.
+    request = {
+        "model": getattr(model, "model", None),
+        "input": asked["input"],
+        "instructions": asked["system_instructions"],
+        "tools": tools + handoffs or None,
+        "text": form,
+        "previous_response_id": asked.get("previous_response_id"),
+        "conversation": asked.get("conversation_id"),
+        "prompt": asked.get("prompt"),
+    }
+    sent = {name: value for name, value in request.items() if value is not None}
     return Attempt(
-        model=_priced_name(getattr(model, "model", None)),
-        input_tokens=likely_tokens(asked["input"], asked["system_instructions"], tools, handoffs, form),
+        model=_priced_name(request["model"]),
+        input_tokens=input_tokens(Conversation(sent, RESPONSES), estimate),
+        is_stated=estimate != "likely",
         output_tokens=settings.max_tokens,
         timeout=settings.timeout,
     )

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
-from stepwarden.core._definition import parse_name
+from stepwarden.core._budget import parse_name
 from stepwarden.core._kind import Kind, kind_of
 from stepwarden.core.errors import DefinitionError
 

@@ -332,6 +332,8 @@ def _has_token_or_usd_limit(scope: Scope | None) -> bool:
         limits = scope.limits
         if limits is not None and (limits.tokens, limits.input, limits.output, limits.usd) != (None,) * 4:
             return True
+        if scope.plan.accounts:
+            return True
         scope = scope.parent
     return False
 

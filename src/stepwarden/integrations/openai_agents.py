@@ -33,6 +33,7 @@ from stepwarden.core._policy import SideEffectLike
 from stepwarden.core.errors import BudgetExceededError, ToolDeniedError
 
 from ._agents_request import ASKED, EventReader, attempt_of, limited, reported_by
+from ._estimate import Estimate, parse_estimate
 from ._gate import Gate, is_tool, refusal
 from ._guard import guard, is_guardable
 from ._streams import Watch
@@ -49,10 +50,16 @@ class GuardedModel(Model):
 
     Args:
         wrapped: The model.
+        estimate: How the input of a request is estimated, as for `stepwarden.guard`. A function is given the request
+            as it is sent, or for a model of no guarded SDK, what the SDK asks with, in the words of the Responses API.
+
+    Raises:
+        DefinitionError: If *estimate* is none.
     """
 
-    def __init__(self, wrapped: Model) -> None:
+    def __init__(self, wrapped: Model, *, estimate: Estimate = "likely") -> None:
         self._wrapped = wrapped
+        self._estimate = parse_estimate(estimate)
         # Copying a client costs more than a request does, so each model's is copied once.
         self._on_the_wire: dict[int, tuple[Model, Model | None]] = {}
 
@@ -68,7 +75,7 @@ class GuardedModel(Model):
         wired = self._wired(model)
         if wired is not None:
             return await wired.get_response(**asked)
-        async with attempt_of(model, asked) as attempt:
+        async with attempt_of(model, asked, self._estimate) as attempt:
             response = await model.get_response(**limited(asked, attempt))
             attempt.settle(reported_by(response))
         return response
@@ -83,7 +90,7 @@ class GuardedModel(Model):
                 async for event in events:
                     yield event
             return
-        async with attempt_of(model, asked) as attempt:
+        async with attempt_of(model, asked, self._estimate) as attempt:
             source = aiter(model.stream_response(**limited(asked, attempt)))
             first = await anext(source, None)  # only now it is sent, and fails in the way of a call
             watch = Watch(attempt, EventReader())
@@ -106,7 +113,7 @@ class GuardedModel(Model):
             if len(self._on_the_wire) >= _REMEMBERED:
                 self._on_the_wire.clear()
             # The model itself is kept beside, so that its id stays its own.
-            self._on_the_wire[id(model)] = known = (model, _with_guarded_client(model))
+            self._on_the_wire[id(model)] = known = (model, _with_guarded_client(model, self._estimate))
         return known[1]
 
 
@@ -116,9 +123,11 @@ class _NamedModel(GuardedModel):
     Args:
         provider: The provider.
         name: The name, or None.
+        estimate: As for `GuardedModel`.
     """
 
-    def __init__(self, provider: ModelProvider, name: str | None) -> None:
+    def __init__(self, provider: ModelProvider, name: str | None, estimate: Estimate) -> None:
+        self._estimate = estimate
         self._provider = provider
         self._name = name
         self._models: dict[str | None, Model] = {}
@@ -144,9 +153,14 @@ class GuardedProvider(ModelProvider):
 
     Args:
         provider: Where the models come from; by default the SDK's own provider.
+        estimate: How the input of a request is estimated, as for `GuardedModel`.
+
+    Raises:
+        DefinitionError: If *estimate* is none.
     """
 
-    def __init__(self, provider: ModelProvider | None = None) -> None:
+    def __init__(self, provider: ModelProvider | None = None, *, estimate: Estimate = "likely") -> None:
+        self._estimate = parse_estimate(estimate)
         self._provider = MultiProvider() if provider is None else provider
         self._models: dict[str | None, GuardedModel] = {}
 
@@ -155,7 +169,7 @@ class GuardedProvider(ModelProvider):
         if model_name not in self._models:
             if len(self._models) >= _REMEMBERED:
                 self._models.clear()
-            self._models[model_name] = _NamedModel(self._provider, model_name)
+            self._models[model_name] = _NamedModel(self._provider, model_name, self._estimate)
         return self._models[model_name]
 
     async def aclose(self) -> None:
@@ -304,7 +318,7 @@ def _default_name() -> str | None:
     return f"{provider}/{name}" if colon and provider != "ft" else named
 
 
-def _with_guarded_client(model: Model) -> Model | None:
+def _with_guarded_client(model: Model, estimate: Estimate) -> Model | None:
     if not isinstance(model, OpenAIResponsesModel | OpenAIChatCompletionsModel):
         return None
     client = getattr(model, "_client", None)
@@ -312,7 +326,7 @@ def _with_guarded_client(model: Model) -> Model | None:
     if isinstance(model, OpenAIResponsesWSModel) or not is_guardable(client):
         return None
     copied = copy.copy(model)
-    cast("Any", copied)._client = guard(client)  # noqa: SLF001 - where the SDK's models keep it
+    cast("Any", copied)._client = guard(client, estimate=estimate)  # noqa: SLF001 - where the SDK's models keep it
     return copied
 
 

@@ -167,7 +167,7 @@ class Reading:
                 (at, stop, _ROWS_AT_ONCE),
             )
             for at, data, head in found:
-                yield StoredRecord(at & _SEQ_MASK, unpack(data, row.id), head)
+                yield StoredRecord(at & _SEQ_MASK, unpack(_bytes(data), row.id), _bytes(head))
             if len(found) < _ROWS_AT_ONCE:
                 return
 
@@ -182,7 +182,9 @@ class Reading:
         start = row.number << SEQ_BITS
         query = "SELECT key, data, head FROM records WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT ?"
         found = self._all(query, (start, start + _SEQ_MASK, limit))
-        return tuple(StoredRecord(key & _SEQ_MASK, unpack(data, row.id), head) for key, data, head in found)
+        return tuple(
+            StoredRecord(key & _SEQ_MASK, unpack(_bytes(data), row.id), _bytes(head)) for key, data, head in found
+        )
 
     def columns(self, run: str) -> Iterator[tuple[Any, ...]]:
         """Give what stands beside a run's receipts to look them up by, in order.
@@ -213,6 +215,11 @@ class Reading:
         records = self._all(f"SELECT count(*) FROM records WHERE key >> 32 NOT IN {known}", ())  # noqa: S608
         receipts = self._all(f"SELECT count(*) FROM receipts WHERE record >> 32 NOT IN {known}", ())  # noqa: S608
         return runs[0][0], records[0][0], receipts[0][0]
+
+    def damage(self) -> str | None:
+        """Return what SQLite finds wrong with its pages and indexes, all of which it reads; None where nothing is."""
+        found: str = self._all("PRAGMA integrity_check(1)", ())[0][0]
+        return None if found == "ok" else found
 
     @contextmanager
     def snapshot(self) -> Iterator[Self]:
@@ -280,6 +287,11 @@ def _run_row(row: tuple[Any, ...]) -> RunRow:
         number, name, parent, title, tenant, _time(started), None if ended is None else _time(ended),
         None if status is None else Status(status), total, receipts, sig,
     )  # fmt: skip
+
+
+def _bytes(stored: Any) -> bytes:
+    # What is none in a damaged file is then no record, or not its head, and is found with those that are not theirs.
+    return stored if isinstance(stored, bytes) else b""
 
 
 def _time(milliseconds: int) -> datetime:

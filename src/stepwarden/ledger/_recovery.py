@@ -12,6 +12,7 @@ from typing import Any
 from stepwarden.core._budget import Usage
 from stepwarden.core.errors import LedgerError
 
+from ._account_pages import SQLitePages
 from ._entry import Chain, Entry
 from ._lock import claim, names
 from ._packed import unpack
@@ -70,7 +71,8 @@ def recover(path: str | os.PathLike[str]) -> tuple[RecoveredRun, ...]:
 def recover_in(database: sqlite3.Connection, path: Path) -> tuple[RecoveredRun, ...]:
     """Do the same in a file that is open; arguments and errors as in `recover`."""
     try:
-        query = "SELECT DISTINCT process FROM runs WHERE ended_at IS NULL"
+        # A run may have ended, and its process died before the last settlement was in its accounts.
+        query = "SELECT process FROM runs WHERE ended_at IS NULL UNION SELECT process FROM account_holds"
         open_in = {process for (process,) in database.execute(query)}
         recovered: list[tuple[int, RecoveredRun]] = []
         for process in sorted(open_in | set(names(path))):
@@ -91,6 +93,7 @@ def _bury(database: sqlite3.Connection, process: str) -> list[tuple[int, Recover
         query = "SELECT number, id, name FROM runs WHERE process = ? AND ended_at IS NULL ORDER BY number DESC"
         runs = database.execute(query, (process,)).fetchall()
         recovered = [(number, _end(database, number, run, name, process)) for number, run, name in runs]
+        SQLitePages(database, process).bury()
         database.execute("COMMIT")
     except BaseException:
         if database.in_transaction:

@@ -74,7 +74,38 @@ def receipts_to_look_up(database: sqlite3.Connection) -> None:
     database.execute("CREATE INDEX runs_by_parent ON runs(parent) WHERE parent IS NOT NULL")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (runs_and_records, receipts_to_look_up)
+def accounts(database: sqlite3.Connection) -> None:
+    """Make the tables of accounts: their terms, their numbers in each window, and the holds that are open on them."""
+    database.execute(
+        "CREATE TABLE accounts(name TEXT PRIMARY KEY, declared TEXT NOT NULL, fixed TEXT NOT NULL, paused TEXT)"
+        " STRICT, WITHOUT ROWID"
+    )
+    # Four numbers each: input tokens, output tokens, picodollars, calls.
+    database.execute(
+        """CREATE TABLE account_windows(
+            account TEXT NOT NULL,
+            window TEXT NOT NULL,
+            start INTEGER NOT NULL,
+            spent TEXT NOT NULL,
+            held TEXT NOT NULL,
+            uncertain TEXT NOT NULL,
+            PRIMARY KEY(account, window, start)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    database.execute(
+        """CREATE TABLE account_holds(
+            key TEXT PRIMARY KEY,
+            process TEXT NOT NULL,
+            accounts TEXT NOT NULL,
+            at TEXT NOT NULL,
+            held TEXT NOT NULL,
+            input_cost TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID"""
+    )
+    database.execute("CREATE INDEX account_holds_by_process ON account_holds(process)")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (runs_and_records, receipts_to_look_up, accounts)
 """In the order in which they run; one that was released is never changed, only followed by others."""
 
 
@@ -138,7 +169,7 @@ def applied(database: sqlite3.Connection, path: str) -> set[str]:
         LedgerError: If it has had one that is not known here.
     """
     done = {name for (name,) in database.execute("SELECT name FROM migrations")}
-    unknown = sorted(done - {migration.__name__ for migration in MIGRATIONS})
+    unknown = sorted(map(str, done - {migration.__name__ for migration in MIGRATIONS}))
     if unknown:
         raise LedgerError(
             f"{path} was written by a newer stepwarden ({', '.join(unknown)} in its schema); upgrade stepwarden"

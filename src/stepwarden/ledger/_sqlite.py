@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import weakref
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from stepwarden.core.errors import DefinitionError, LedgerError
 
+from ._account_book import SQLiteBook
 from ._entry import Chain
 from ._journal import RunJournal
 from ._lock import LiveLock
@@ -81,6 +84,11 @@ class SQLiteLedger:
         self._running().writer.tidy()
         return Reading(self.path)
 
+    @property
+    def book(self) -> SQLiteBook:
+        """The book of accounts in the file; raises a `LedgerError` if the ledger is closed."""
+        return self._running().book()
+
     def close(self) -> None:
         """Write what is left and close the file; again is harmless.
 
@@ -127,18 +135,31 @@ class _Engine:
         finally:
             database.close()
         self.lock = LiveLock(path)
+        self._name = f"ledger {path}"
         try:
             self.writer = Writer(partial(_open_store, path, durability), f"ledger {path}")
         except BaseException:
             self.lock.release()
             raise
         # At the exit of the interpreter, too.
-        self._finalizer = weakref.finalize(self, _stop, self.writer, self.lock, os.getpid())
+        self._writers = [self.writer]
+        self._book: SQLiteBook | None = None
+        self._open_database = partial(open_database, path, durability)
+        self._making = threading.Lock()
+        self._finalizer = weakref.finalize(self, _stop, self._writers, self.lock, os.getpid())
+
+    def book(self) -> SQLiteBook:
+        """Return the book of accounts, with a writer of its own from the first time on."""
+        with self._making:
+            if self._book is None:
+                self._book = SQLiteBook(self._open_database, self._name, self.lock.name)
+                self._writers.append(self._book.writer)
+            return self._book
 
     def stop(self) -> None:
         """Write what is left and let go of everything."""
         if self._finalizer.detach():
-            _stop(self.writer, self.lock, os.getpid())
+            _stop(self._writers, self.lock, os.getpid())
 
     def disown(self) -> None:
         """Leave everything to the parent process, in a forked child."""
@@ -150,13 +171,13 @@ def _open_store(path: Path, durability: str) -> SQLiteStore:
     return SQLiteStore(open_database(path, durability), f"ledger {path}")
 
 
-def _stop(writer: Writer, lock: LiveLock, process: int) -> None:
+def _stop(writers: list[Writer], lock: LiveLock, process: int) -> None:
     if os.getpid() != process:
         return
-    try:
-        writer.close()
-    finally:
-        lock.release()
+    with contextlib.ExitStack() as last:
+        last.callback(lock.release)
+        for writer in writers:
+            last.callback(writer.close)
 
 
 _ledgers: weakref.WeakSet[SQLiteLedger] = weakref.WeakSet()

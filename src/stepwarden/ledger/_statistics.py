@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from stepwarden.core._money import dollars
+from stepwarden.core.errors import LedgerError
 
 from ._columns import KINDS
 from ._filtering import conditions
@@ -78,7 +79,10 @@ def _name(database: sqlite3.Connection, by: str, key: int | None) -> str | None:
         return None
     if by == "day":
         return (_EPOCH + timedelta(days=key)).date().isoformat()
-    text: str = database.execute("SELECT text FROM names WHERE number = ?", (key,)).fetchone()[0]
+    row = database.execute("SELECT text FROM names WHERE number = ?", (key,)).fetchone()
+    if row is None:
+        raise LedgerError(f"the ledger is damaged: its list of names has no number {key}")
+    text: str = row[0]
     return text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stepwarden.core._money import dollars
@@ -20,6 +21,9 @@ from ._schema import SEQ_BITS
 from ._verify import verify
 
 _RUNS_AT_ONCE = 1_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_LONGEST_TIME = 32
 
 
 def verify_ledger(reading: Reading, key: bytes | None = None) -> Iterator[Verdict]:
@@ -40,7 +44,10 @@ def verify_ledger(reading: Reading, key: bytes | None = None) -> Iterator[Verdic
 
 
 def find_strays(reading: Reading) -> tuple[Finding, ...]:
-    """Find what belongs to no run of a file: runs are only ever added, so their numbers have no gaps."""
+    """Find what belongs to no run of a file, since runs are only ever added; and whether the file itself is damaged."""
+    damage = reading.damage()
+    if damage is not None:
+        return (Finding(Tampering.EDITED, None, None, f"the file is damaged: {damage}"),)
     runs, records, receipts = reading.strays()
     found = (
         (runs, Tampering.REMOVED, "runs were taken out of the ledger"),
@@ -120,6 +127,8 @@ class _Told:
         wrong = [name for name in ("name", "tenant") if getattr(row, name) != started.get(name)]
         if row.parent != started.get("parent_run"):
             wrong.append("parent")
+        if not _is_at(row.started_at, started):
+            wrong.append("beginning")
         if wrong:
             yield _differs(0, "run_started", wrong)
         ended = self._ended
@@ -128,6 +137,8 @@ class _Told:
                 yield _differs(None, None, ["end"])
             return
         wrong = [] if row.status == ended.get("status") else ["status"]
+        if not _is_at(row.ended_at, ended):
+            wrong.append("end")
         listed, total = row.total, self._total
         names = ("input_tokens", "output_tokens", "calls")
         wrong += [name for name in names if getattr(listed, name) != count_of(total, name)]
@@ -135,6 +146,11 @@ class _Told:
             wrong.append("cost")
         if wrong:
             yield _differs(ended["seq"], "run_ended", wrong)
+
+
+def _is_at(listed: datetime | None, record: Mapping[str, Any]) -> bool:
+    at = int(record.get("at", "0")[:_LONGEST_TIME])
+    return listed is not None and (listed - _EPOCH) // _MILLISECOND == at // 1_000_000
 
 
 def _differs(seq: int | None, kind: str | None, wrong: list[str]) -> Finding:

@@ -1,0 +1,141 @@
+"""The book of accounts in a ledger's file, which the processes that share the file share, too."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from stepwarden.core._book import Book, Change, Take
+from stepwarden.core._sheet import state_of
+from stepwarden.core.errors import LedgerError
+
+from ._account_pages import SQLitePages
+from ._writer import Writer
+
+if TYPE_CHECKING:
+    from stepwarden.core._account import AccountState
+    from stepwarden.core._ledger import Ticket
+
+
+class _Making:
+    """Be one change on its way, which is made once."""
+
+    __slots__ = ("change", "is_made")
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.is_made = False
+
+
+class _Look(Change):
+    """Read what is known of every account."""
+
+    def __init__(self, now_ns: int) -> None:
+        self._now_ns = now_ns
+        self.found: tuple[AccountState, ...] = ()
+
+    def apply(self, pages: Any) -> None:
+        """Read it."""
+        self.found = tuple(state_of(pages, name, self._now_ns) for name in pages.names())
+
+
+class AccountStore:
+    """Make changes in a file that is open, a batch a transaction; in one thread at a time.
+
+    Args:
+        database: The connection, which is this store's own.
+        name: What error messages call the ledger.
+        process: The name of the lock that tells that this process lives.
+        tell_changed: Called when somebody who waits may find room.
+    """
+
+    def __init__(self, database: sqlite3.Connection, name: str, process: str, book: Callable[[], SQLiteBook]) -> None:
+        self._database = database
+        self._ledger = name
+        self._pages = SQLitePages(database, process)
+        self._book = book
+
+    def commit(self, entries: Sequence[Any]) -> None:
+        """Make changes, all of them or none.
+
+        Raises:
+            LedgerError: If they cannot be written.
+        """
+        todo: list[_Making] = [one for one in entries if not one.is_made]
+        if not todo:
+            return
+        database = self._database
+        if database.in_transaction:
+            database.execute("ROLLBACK")  # a signal handler raised before it was undone
+        before = [(one.change.entry, one.change.entry.state()) for one in todo if one.change.entry is not None]
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            for one in todo:
+                one.change.apply(self._pages)
+            database.execute("COMMIT")
+            for one in todo:
+                one.is_made = True
+        except BaseException as error:
+            is_kept = not isinstance(error, sqlite3.Error) and not database.in_transaction
+            if is_kept:
+                for one in todo:
+                    one.is_made = True
+                raise
+            for entry, state in reversed(before):
+                entry.put_back(state)
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise LedgerError(f"{self._ledger} cannot record: {error}") from error
+            raise
+        book = self._book()
+        for one in todo:
+            if isinstance(one.change, Take) and one.change.blocked is not None:
+                one.change.blocked.changes = book.changes
+        if any(one.change.frees for one in todo):
+            book.tell_changed()
+
+    def tidy(self) -> None:
+        """Leave nothing for later."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+class SQLiteBook(Book):
+    """Keep accounts in a ledger's file.
+
+    Args:
+        open_database: Opens the file, in the writer's thread.
+        name: What error messages call the ledger.
+        process: The name of the lock that tells that this process lives.
+    """
+
+    is_shared = True
+
+    def __init__(self, open_database: Callable[[], sqlite3.Connection], name: str, process: str) -> None:
+        super().__init__()
+        self._name = name
+        self.writer = Writer(lambda: AccountStore(open_database(), name, process, lambda: self), name)
+
+    def put(self, change: Change) -> None:
+        """Take a change, to be made soon, in the order in which they come; never waits.
+
+        Raises:
+            LedgerError: If the ledger is closed.
+        """
+        if not self.writer.append(_Making(change)):  # type: ignore[arg-type]
+            raise LedgerError(f"{self._name} is closed, and its accounts with it")
+
+    def ticket(self) -> Ticket:
+        """Return what waits until all changes so far are made, and durable."""
+        return self.writer
+
+    def states(self, now_ns: int) -> tuple[AccountState, ...]:
+        """Return what is known of every account, by name, in the windows that run then."""
+        look = _Look(now_ns)
+        self.put(look)
+        self.writer.wait()
+        return look.found
