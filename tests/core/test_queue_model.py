@@ -1,7 +1,10 @@
 """The waiting queue, in every interleaving of small cases: nobody is forgotten, overtaken or starved."""
 
+import gc
 from itertools import combinations_with_replacement
 from types import SimpleNamespace
+
+import pytest
 
 from stepwarden.core import _queue
 from tests.core.queue_world import NAMES, SHAPES, World, explore
@@ -23,6 +26,12 @@ PROGRAMS = [
 ]
 CASES = [(shape, LIMITS, programs) for shape in SHAPES for programs in combinations_with_replacement(PROGRAMS, 3)]
 STRIDE = max(1, 41 // EFFORT)
+
+
+@pytest.fixture(autouse=True)
+def _no_runs_left():
+    yield
+    gc.collect()  # the worlds leave their runs open, of which a step outside every run in a later test would warn
 
 
 def test_every_interleaving_of_small_programs_ends_with_nobody_waiting():
