@@ -119,3 +119,12 @@ def hooked(event: sw.HookEvent) -> None:
     taken(event)
     gate.remove()
     gate("PreStep")  # type: ignore[arg-type]
+
+
+def accounts() -> None:
+    """An account keeps its name and its budgets, and runs and personas take it."""
+    account = sw.Account("a", total={"max_usd": 1}, daily=sw.Budget(max_usd=1))
+    assert_type(account.name, str)
+    assert_type(account.daily, sw.Budget | None)
+    with sw.Run(accounts=[account], tenant="acme"), sw.persona("p", accounts=(account,)):
+        pass

@@ -95,3 +95,12 @@ def usage_and_holds(hold: sw.Hold) -> None:
     print(sw.reserve(output_tokens="5"))  # type: ignore[arg-type]
     hold.settle(5)  # type: ignore[call-arg]
     hold.output_tokens = "5"  # type: ignore[assignment]
+
+
+def accounts() -> None:
+    """An account takes a name and budgets by window, and is given to runs and personas in a list."""
+    sw.Account(daily=sw.Budget(max_usd=1))  # type: ignore[call-arg]
+    sw.Account("a", sw.Budget(max_usd=1))  # type: ignore[call-arg]
+    sw.Account("a", daily=5)  # type: ignore[arg-type]
+    sw.Run(accounts=sw.Account("a"))  # type: ignore[arg-type]
+    sw.Run(tenant=5)  # type: ignore[arg-type]
