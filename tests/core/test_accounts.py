@@ -309,3 +309,12 @@ def test_accounts_can_be_declared_by_a_mapping():
     """A file of settings declares an account by the mapping of its fields."""
     made = sw.persona_from_dict(lambda: None, {"name": "p", "accounts": [{"name": "a", "daily": {"max_usd": 2}}]})
     assert sw.definition(made).accounts == (sw.Account("a", daily=sw.Budget(max_usd=2)),)
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_input_tokens", "max_output_tokens", "max_usd", "max_calls"])
+def test_each_limit_of_an_account_is_told(limit):
+    """A call that an account has no room for is refused in the limit that it would pass, with what it needs of it."""
+    account = sw.Account("a", total=sw.Budget(**{limit: 0}))
+    with sw.Run(accounts=[account], ledger=sw.MemoryLedger()), pytest.raises(sw.BudgetExceededError) as caught:
+        sw.reserve(input_tokens=1, output_tokens=1, cost_usd=1).acquire()
+    assert (caught.value.limit, caught.value.limit_value) == (limit, 0)
