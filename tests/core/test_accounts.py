@@ -503,3 +503,12 @@ class AccountWorld(RuleBasedStateMachine):
 
 AccountWorld.TestCase.settings = settings(max_examples=30 * EFFORT, stateful_step_count=25, deadline=None)
 test_an_account_is_never_passed = AccountWorld.TestCase
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_input_tokens", "max_output_tokens", "max_usd", "max_calls"])
+def test_each_limit_of_an_account_is_told(limit):
+    """A call that an account has no room for is refused in the limit that it would pass, with what it needs of it."""
+    account = sw.Account("a", total=sw.Budget(**{limit: 0}))
+    with sw.Run(accounts=[account], ledger=sw.MemoryLedger()), pytest.raises(sw.BudgetExceededError) as caught:
+        sw.reserve(input_tokens=1, output_tokens=1, cost_usd=1).acquire()
+    assert (caught.value.limit, caught.value.limit_value) == (limit, 0)

@@ -314,3 +314,12 @@ def test_a_settle_after_the_fact_replaces_the_call_on_the_receipt_too():
     assert receipt.own.calls == len(receipt.calls)
     assert receipt.own.input_tokens == sum(call.input_tokens for call in receipt.calls)
     assert receipt.own.cost_usd == sum(call.cost_usd for call in receipt.calls)
+
+
+def test_a_hold_that_is_over_is_not_lowered():
+    """An account that grants less output of a call that was released meanwhile frees nothing of it again."""
+    with sw.Run() as run:
+        hold = sw.reserve(output_tokens=3).acquire()
+        hold.release()
+        hold.lower(1)
+        assert (hold.output_tokens, run.held) == (3, sw.Usage())
