@@ -130,3 +130,12 @@ def test_a_closed_ledger_has_no_accounts(tmp_path):
         ledger.close()
         sw.reserve(cost_usd="0.1").acquire()
     assert run.held.calls == 0
+
+
+def test_the_records_of_a_run_name_its_tenant(tmp_path):
+    """A run for a tenant has it in its records and on the lists."""
+    with sw.SQLiteLedger(tmp_path / "ledger.db") as ledger:
+        with sw.Run(ledger=ledger, tenant="acme") as run:
+            pass
+        with ledger.read() as reading:
+            assert reading.run(run.id).tenant == "acme"
