@@ -78,9 +78,8 @@ def test_a_killed_process_leaves_what_it_held_uncertain(tmp_path, round_):
         for _ in range(round_ % 5 + 1):
             one.stdout.readline()
         os.kill(one.pid, signal.SIGKILL)
-    for one in workers[:4]:
         one.wait(60)
-    recover(path)
+        recover(path)  # others may wait for what it held, also those that are killed next
     for one in workers[4:]:
         one.communicate(timeout=60)
         assert one.returncode == 0
@@ -130,3 +129,12 @@ def test_a_closed_ledger_has_no_accounts(tmp_path):
         ledger.close()
         sw.reserve(cost_usd="0.1").acquire()
     assert run.held.calls == 0
+
+
+def test_the_records_of_a_run_name_its_tenant(tmp_path):
+    """A run for a tenant has it in its records and on the lists."""
+    with sw.SQLiteLedger(tmp_path / "ledger.db") as ledger:
+        with sw.Run(ledger=ledger, tenant="acme") as run:
+            pass
+        with ledger.read() as reading:
+            assert reading.run(run.id).tenant == "acme"

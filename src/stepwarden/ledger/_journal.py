@@ -62,6 +62,8 @@ class RunJournal:
             if isinstance(around, RunJournal):
                 around.open_around(run.parent)  # so that they have receipts if the process dies in this run
             fields |= {"parent": run.parent.id, "parent_run": run.parent.run.id}
+        if run.tenant is not None:
+            fields["tenant"] = run.tenant
         if run.limits is not None:
             fields["budget"] = _budget(run.budget)
         self._add("run_started", fields)
