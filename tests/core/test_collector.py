@@ -164,6 +164,13 @@ def test_a_collected_generator_ends_as_it_does(unraisable, end, boundary, status
     assert told == ([] if raised is None else ["stream"])
 
 
+def test_nothing_of_ours_that_the_collector_calls_is_python():
+    """A collection runs no bytecode of ours, so that no signal handler gets in where it interrupted a C function."""
+    script = "import gc, stepwarden; print([one for one in gc.callbacks if hasattr(one, '__code__')])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="the collector interrupts no C function any more")
 def test_only_the_thread_that_collects_is_collecting():
     """While one thread collects, its finalisers know it, and other threads do not mind."""

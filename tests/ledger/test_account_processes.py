@@ -79,7 +79,6 @@ def test_a_killed_process_leaves_what_it_held_uncertain(tmp_path, round_):
             one.stdout.readline()
         os.kill(one.pid, signal.SIGKILL)
         one.wait(60)
-        recover(path)  # others may wait for what it held, also those that are killed next
     for one in workers[4:]:
         one.communicate(timeout=60)
         assert one.returncode == 0
@@ -91,6 +90,26 @@ def test_a_killed_process_leaves_what_it_held_uncertain(tmp_path, round_):
     assert now.spent.cost_usd + now.uncertain.cost_usd <= 3
     assert now.held == sw.Usage()
     assert now.spent.cost_usd + now.uncertain.cost_usd >= Decimal("2.85")
+
+
+def test_who_waits_for_a_dead_process_is_told(tmp_path):
+    """A caller waits no longer for what nobody will give back: the hold of a killed process is uncertain, and refuses."""
+    path = tmp_path / "ledger.db"
+    account = sw.Account("a", total=sw.Budget(max_usd=1))
+    script = (
+        "import os, sys, stepwarden as sw\n"
+        "run = sw.Run(ledger=sw.SQLiteLedger(sys.argv[1]), accounts=[sw.Account('a')])\n"
+        "run.__enter__()\n"
+        "sw.reserve(cost_usd='0.7').acquire()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    with sw.SQLiteLedger(path) as ledger, sw.Run(ledger=ledger, accounts=[account]):
+        assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == -signal.SIGKILL
+        with pytest.raises(sw.BudgetExceededError) as met:
+            sw.reserve(cost_usd="0.5", timeout=60).acquire()
+        assert (met.value.reason, met.value.uncertain, met.value.held) == ("no_room", Decimal("0.7"), 0)
+        with sw.reserve(cost_usd="0.3") as hold:
+            hold.settle(cost_usd="0.1")
 
 
 def test_recovery_leaves_the_holds_of_living_processes(tmp_path):

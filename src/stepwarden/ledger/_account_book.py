@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,18 @@ from stepwarden.core._sheet import state_of
 from stepwarden.core.errors import LedgerError
 
 from ._account_pages import SQLitePages
+from ._recovery import recover_in
 from ._writer import Writer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stepwarden.core._account import AccountState
     from stepwarden.core._ledger import Ticket
+
+
+_RECOVER_SECONDS = 1.0
+"""How often it is looked whether whoever is waited for has died."""
 
 
 class _Making:
@@ -45,14 +53,17 @@ class AccountStore:
 
     Args:
         database: The connection, which is this store's own.
-        name: What error messages call the ledger.
+        path: The file.
         process: The name of the lock that tells that this process lives.
-        tell_changed: Called when somebody who waits may find room.
+        book: The book whose changes these are.
     """
 
-    def __init__(self, database: sqlite3.Connection, name: str, process: str, book: Callable[[], SQLiteBook]) -> None:
+    def __init__(self, database: sqlite3.Connection, path: Path, process: str, book: Callable[[], SQLiteBook]) -> None:
         self._database = database
-        self._ledger = name
+        self._path = path
+        self._ledger = f"ledger {path}"
+        self._waits = False
+        self._recovered_at = time.monotonic()
         self._pages = SQLitePages(database, process)
         self._book = book
 
@@ -68,6 +79,7 @@ class AccountStore:
         database = self._database
         if database.in_transaction:
             database.execute("ROLLBACK")  # a signal handler raised before it was undone
+        self._recover_whom_it_waits_for()
         before = [(one.change.entry, one.change.entry.state()) for one in todo if one.change.entry is not None]
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -93,8 +105,16 @@ class AccountStore:
         for one in todo:
             if isinstance(one.change, Take) and one.change.blocked is not None:
                 one.change.blocked.changes = book.changes
+                self._waits = True
         if any(one.change.frees for one in todo):
             book.tell_changed()
+
+    def _recover_whom_it_waits_for(self) -> None:
+        """Account for what dead processes hold, where somebody here had no room and asks again."""
+        if self._waits and time.monotonic() - self._recovered_at >= _RECOVER_SECONDS:
+            recover_in(self._database, self._path)
+            self._waits = False
+            self._recovered_at = time.monotonic()
 
     def tidy(self) -> None:
         """Leave nothing for later."""
@@ -109,16 +129,16 @@ class SQLiteBook(Book):
 
     Args:
         open_database: Opens the file, in the writer's thread.
-        name: What error messages call the ledger.
+        path: The file.
         process: The name of the lock that tells that this process lives.
     """
 
     is_shared = True
 
-    def __init__(self, open_database: Callable[[], sqlite3.Connection], name: str, process: str) -> None:
+    def __init__(self, open_database: Callable[[], sqlite3.Connection], path: Path, process: str) -> None:
         super().__init__()
-        self._name = name
-        self.writer = Writer(lambda: AccountStore(open_database(), name, process, lambda: self), name)
+        self._name = f"ledger {path}"
+        self.writer = Writer(lambda: AccountStore(open_database(), path, process, lambda: self), self._name)
 
     def put(self, change: Change) -> None:
         """Take a change, to be made soon, in the order in which they come; never waits.

@@ -135,7 +135,7 @@ class _Engine:
         finally:
             database.close()
         self.lock = LiveLock(path)
-        self._name = f"ledger {path}"
+        self._path = path
         try:
             self.writer = Writer(partial(_open_store, path, durability), f"ledger {path}")
         except BaseException:
@@ -152,7 +152,7 @@ class _Engine:
         """Return the book of accounts, with a writer of its own from the first time on."""
         with self._making:
             if self._book is None:
-                self._book = SQLiteBook(self._open_database, self._name, self.lock.name)
+                self._book = SQLiteBook(self._open_database, self._path, self.lock.name)
                 self._writers.append(self._book.writer)
             return self._book
 
