@@ -28,11 +28,13 @@ LOOK_UP = sw.tool(name="look_up", side_effect="none")(lambda: None)
 def _collections_run_no_other_python():
     """Take out what other libraries have the collector call, such as hypothesis' function that measures its time.
 
+    What earlier tests have left is collected before, since finalisers and callbacks of weak references are Python too.
     On CPython 3.11 a function of Python there lets a signal handler run in the middle of the setting of a context
     variable, which then goes on with memory that is no longer its own: with us as with anybody.
     """
     before = gc.callbacks[:]
     gc.callbacks[:] = [one for one in before if not hasattr(one, "__code__")]
+    gc.collect()
     yield
     gc.callbacks[:] = before
 
