@@ -446,3 +446,32 @@ def test_what_an_agent_streams_is_guarded(server, agent):
     said, total = asyncio.run(scenario())
     assert said == "a longer reply" * 2
     assert (total.calls, total.estimated_calls, total.input_tokens, total.output_tokens) == (2, 0, 18, 8)
+
+
+def test_input_is_estimated_as_the_user_says(server, make, ask):
+    """A function of the user's estimates requests on the wire, and those of a model of no SDK, alone and in an agent."""
+    asked = []
+
+    def estimate(request):
+        asked.append(request["messages"][-1]["content"])
+        return 41
+
+    other = Speaking()
+    with sw.Run(budget=sw.Budget(max_input_tokens=40)):
+        for model in (make("m"), other):
+            agent = create_agent(model, [], middleware=[Guard(estimate=estimate)])
+            for way, question in ((guarded(model, estimate=estimate), "hello"), (agent, HELLO)):
+                with pytest.raises(sw.BudgetExceededError) as caught:
+                    ask(way, question)
+                assert caught.value.requested == 41
+    assert (asked, server.count) == (["hello"] * 4, 0)
+
+
+def test_an_estimate_that_is_none_or_another_one_is_refused():
+    """A misspelt estimate is an error, and so is another one for a model that is guarded already."""
+    with pytest.raises(sw.DefinitionError, match="estimate must be"):
+        Guard(estimate="most")
+    bounded = guarded(Speaking(), estimate="upper_bound")
+    assert guarded(bounded) is guarded(bounded, estimate="upper_bound") is bounded
+    with pytest.raises(sw.DefinitionError, match="guarded already"):
+        guarded(guarded(Speaking()), estimate="upper_bound")

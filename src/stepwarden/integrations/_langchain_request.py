@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakValueDictionary
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from ._estimate import text_tokens
+from stepwarden.core.errors import DefinitionError
+
+from ._estimate import Estimate, input_tokens, text_tokens
 from ._input import ANY, Conversation
 from ._seam import Attempt, Reported
 from ._streams import Watch
@@ -22,6 +25,9 @@ _LIMITS = (
     "max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict", "max_tokens_to_sample",
 )  # fmt: skip
 """What chat models call the limit of their output."""
+
+_ESTIMATE = "__stepwarden_estimate__"
+"""Where such a class keeps how input is estimated: pydantic makes no field of a name like this."""
 
 if TYPE_CHECKING:
     _Mixed = BaseChatModel
@@ -103,12 +109,13 @@ async def _from_async(
             await close()
 
 
-_made: dict[type[BaseChatModel], type[BaseChatModel]] = {}
+_made: WeakValueDictionary[tuple[type[BaseChatModel], Estimate], type[BaseChatModel]] = WeakValueDictionary()
 
 
-def guarding(kind: type[BaseChatModel]) -> type[BaseChatModel]:
-    """Return the subclass of a model's class that is guarded request by request."""
-    if kind not in _made:
+def guarding(kind: type[BaseChatModel], estimate: Estimate) -> type[BaseChatModel]:
+    """Return the subclass of a model's class that is guarded request by request; *estimate* as it was parsed."""
+    made = _made.get((kind, estimate))
+    if made is None:
         parts: list[type] = [ByRequest]
         # LangChain looks whether a class streams by whether it has methods of its own for that.
         if kind._stream is not BaseChatModel._stream:  # noqa: SLF001
@@ -117,8 +124,24 @@ def guarding(kind: type[BaseChatModel]) -> type[BaseChatModel]:
             parts.append(_AsyncStreaming)
         # By the same name: it stands in traces, and is what messages of LangChain's call the model.
         metaclass: Any = type(kind)
-        _made[kind] = metaclass(kind.__name__, (*parts, kind), {"__module__": kind.__module__})
-    return _made[kind]
+        body = {"__module__": kind.__module__, _ESTIMATE: estimate}
+        _made[kind, estimate] = made = metaclass(kind.__name__, (*parts, kind), body)
+    return made
+
+
+def refuse_another_estimate(model: BaseChatModel, estimate: Estimate) -> None:
+    """Raise a `DefinitionError` where a guarded model is to be guarded with another estimate than it has."""
+    there = _estimate_of(model)
+    if estimate not in ("likely", there):
+        raise DefinitionError(
+            f"estimate={estimate!r}: this model is guarded already, with estimate={there!r}; guard the model that it "
+            "was made of"
+        )
+
+
+def _estimate_of(model: BaseChatModel) -> Estimate:
+    # Of the class: a function that is looked up on the model itself would be a method.
+    return cast("Estimate", getattr(type(model), _ESTIMATE))
 
 
 class _Request:
@@ -132,6 +155,7 @@ class _Request:
 
     def __init__(self, model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> None:
         self._kwargs = kwargs
+        estimate = _estimate_of(model)
         known = [name for name in _LIMITS if name in type(model).model_fields]
         self._limit = next((name for name in _LIMITS if name in kwargs), known[0] if known else _LIMITS[0])
         about = model._get_ls_params(**kwargs)  # noqa: SLF001 - what each integration says of itself
@@ -143,7 +167,8 @@ class _Request:
         request = {"model": about.get("ls_model_name"), "messages": said, **options}
         self.attempt = Attempt(
             model=_priced_name(about.get("ls_provider"), about.get("ls_model_name")),
-            input_tokens=Conversation(request, ANY).likely(),
+            input_tokens=input_tokens(Conversation(request, ANY), estimate),
+            is_stated=estimate != "likely",
             output_tokens=asked if isinstance(asked, int) and asked > 0 else None,
             timeout=timeout if isinstance(timeout, int | float) else None,
         )

@@ -25,9 +25,10 @@ from stepwarden.core._leaf import default_model
 from stepwarden.core._policy import SideEffectLike
 from stepwarden.core.errors import BudgetExceededError, DefinitionError, ToolDeniedError
 
+from ._estimate import Estimate, parse_estimate
 from ._gate import Gate, refusal
 from ._guard import guard, is_guardable
-from ._langchain_request import ByRequest, guarding
+from ._langchain_request import ByRequest, guarding, refuse_another_estimate
 
 _M = TypeVar("_M", bound=BaseChatModel)
 
@@ -40,31 +41,36 @@ _UNTOLD: RunnableConfig = {"callbacks": []}
 """What a call is made with inside one that callbacks are told of already."""
 
 
-def guarded(model: _M) -> _M:
+def guarded(model: _M, *, estimate: Estimate = "likely") -> _M:
     """Return a guarded copy of a chat model: each request is reserved before it is sent, and settled after.
 
     Args:
         model: A chat model of any integration, or a `StepModel`; it stays as it was.
+        estimate: How the input of a request is estimated, as for `stepwarden.guard`; a function is given the request
+            as the SDK sends it, or its messages and options where nobody knows the client.
 
     Returns:
         The copy, which is an instance of the model's own class and shares its connections.
 
     Raises:
         TypeError: If it is no chat model, but something that holds one.
+        DefinitionError: If *estimate* is none, or not the one that the model is guarded with.
     """
+    how = parse_estimate(estimate)
     if not isinstance(model, BaseChatModel):
         raise TypeError(
             f"guarded() takes a chat model, not {type(model).__name__}; guard the model before tools or options are "
             "bound to it"
         )
     if isinstance(model, StepModel):
-        return cast("_M", model.guarded())
+        return cast("_M", model.guarded(estimate=how))
     if isinstance(model, ByRequest):
+        refuse_another_estimate(model, how)
         return model
-    found = _guarded_clients(model)
+    found = _guarded_clients(model, how)
     copied = model.model_copy()
     if found is None:
-        object.__setattr__(copied, "__class__", guarding(type(model)))
+        object.__setattr__(copied, "__class__", guarding(type(model), how))
     else:
         copied.__dict__.update(found)
     return copied
@@ -110,12 +116,12 @@ class StepModel(BaseChatModel):
             self._models[named] = self.resolve(named)
         return self._models[named]
 
-    def guarded(self) -> StepModel:
-        """Return one whose models are guarded."""
+    def guarded(self, *, estimate: Estimate = "likely") -> StepModel:
+        """Return one whose models are guarded; *estimate* as for the function `guarded`."""
         resolve, fallback = self.resolve, self.fallback
         if isinstance(fallback, BaseChatModel):
-            fallback = guarded(fallback)
-        return StepModel(fallback, resolve=lambda name: guarded(resolve(name)))
+            fallback = guarded(fallback, estimate=estimate)
+        return StepModel(fallback, resolve=lambda name: guarded(resolve(name), estimate=estimate))
 
     def bind_tools(self, tools: Sequence[Any], **options: Any) -> Runnable[LanguageModelInput, AIMessage]:
         """Bind tools to whichever model it will be."""
@@ -198,15 +204,21 @@ class Guard(AgentMiddleware[Any, Any, Any]):
         side_effects: What tools may do, by their names; a tool that is not named here is the network, unless its
             function is decorated with `stepwarden.tool`.
         raises_denied: Whether a refused tool raises `ToolDeniedError` out of the agent instead of telling the model.
+        estimate: How the input of a request is estimated, as for `guarded`.
 
     Raises:
-        DefinitionError: If a side effect is none.
+        DefinitionError: If a side effect is none, or *estimate* is none.
     """
 
     def __init__(
-        self, *, side_effects: Mapping[str, SideEffectLike] | None = None, raises_denied: bool = False
+        self,
+        *,
+        side_effects: Mapping[str, SideEffectLike] | None = None,
+        raises_denied: bool = False,
+        estimate: Estimate = "likely",
     ) -> None:
         super().__init__()
+        self._estimate = parse_estimate(estimate)
         self._gate = Gate(side_effects or {}, "Guard.side_effects")
         self._raises_denied = raises_denied
         self._models: dict[int, tuple[BaseChatModel, BaseChatModel]] = {}
@@ -258,7 +270,7 @@ class Guard(AgentMiddleware[Any, Any, Any]):
             if len(self._models) >= _REMEMBERED:
                 self._models.clear()
             # The model itself is kept beside, so that its id stays its own.
-            self._models[id(model)] = known = (model, guarded(model))
+            self._models[id(model)] = known = (model, guarded(model, estimate=self._estimate))
         return known[1]
 
 
@@ -266,7 +278,7 @@ def _functions(request: ToolCallRequest) -> tuple[object, object]:
     return getattr(request.tool, "func", None), getattr(request.tool, "coroutine", None)
 
 
-def _guarded_clients(model: BaseChatModel) -> dict[str, Any] | None:
+def _guarded_clients(model: BaseChatModel, estimate: Estimate) -> dict[str, Any] | None:
     """Return a model's clients, guarded, by the names of their attributes; None where not all of them can be."""
     found: dict[str, Any] = {}
     known: dict[int, Any] = {}
@@ -278,6 +290,6 @@ def _guarded_clients(model: BaseChatModel) -> dict[str, Any] | None:
         if name not in model.__dict__ or not is_guardable(client):
             return None
         if id(client) not in known:
-            known[id(client)] = guard(client)
+            known[id(client)] = guard(client, estimate=estimate)
         found[name] = known[id(client)] if client is held else type(held)(known[id(client)])
     return found or None
