@@ -57,6 +57,16 @@ def test_a_limit_that_is_not_in_force_cannot_be_extended(limit, budget):
         assert step.budget == (declared or sw.Budget())
 
 
+@pytest.mark.parametrize("given", [None, {"max_calls": 5}, 5])
+def test_what_is_no_budget_is_a_type_error(given):
+    """What is given must be a `Budget`, and the error says so."""
+    with (
+        sw.step("s", budget=sw.Budget(max_calls=2)) as step,
+        pytest.raises(TypeError, match="extend takes a Budget with the new limits, not "),
+    ):
+        step.extend(given)
+
+
 def test_the_same_limit_again_is_no_error():
     """A limit equal to the one in force may be given: it is not lower."""
     with sw.step("s", budget=sw.Budget(**FULL)) as step:

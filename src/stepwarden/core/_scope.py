@@ -250,9 +250,12 @@ class Scope:
             budget: The new limits; a field that is None stays as it is.
 
         Raises:
+            TypeError: If it is no `Budget`.
             ValueError: If a limit is lower than the one in force, or none is in force; then nothing changes.
             RunClosedError: If the scope has ended.
         """
+        if not isinstance(budget, Budget):
+            raise TypeError(f"extend takes a Budget with the new limits, not {budget!r}")
         with self.tree.lock:
             if self.status is not None:
                 raise RunClosedError(f"{self.kind} `{self.name}` has ended, and its budget with it")
