@@ -14,7 +14,7 @@ from typing import Any
 
 EXTRAS = {
     "openai": "openai", "anthropic": "anthropic", "pydantic-ai": "pydantic-ai-slim", "llm": "pydantic-ai-slim",
-    "langchain": "langchain",
+    "langchain": "langchain", "openai-agents": "openai-agents",
 }  # fmt: skip
 """The extras, and the package whose range each of them has."""
 TOOLS = ("hypothesis", "langchain-anthropic", "langchain-openai", "pytest", "pytest-timeout")
