@@ -38,7 +38,7 @@ from ._gate import Gate, is_tool, refusal
 from ._guard import guard, is_guardable
 from ._streams import Watch
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _REMEMBERED = 256
 """How many models a guard keeps copies of; more is an application that makes one for each request."""
@@ -177,7 +177,7 @@ class GuardedProvider(ModelProvider):
         await self._provider.aclose()
 
 
-def guarded(agent: Agent[T], *, side_effects: Mapping[str, SideEffectLike] | None = None) -> Agent[T]:
+def guarded(agent: Agent[_T], *, side_effects: Mapping[str, SideEffectLike] | None = None) -> Agent[_T]:
     """Return a copy of an agent whose tools are under the policy, and so of every agent that it hands off to.
 
     A tool that the policy refuses is rejected in the form of a tool guardrail, and one beyond `max_tool_calls` is not
@@ -195,7 +195,7 @@ def guarded(agent: Agent[T], *, side_effects: Mapping[str, SideEffectLike] | Non
     Raises:
         DefinitionError: If a side effect is none.
     """
-    return cast("Agent[T]", _Guarding(Gate(side_effects or {}, "guarded.side_effects")).agent(agent))
+    return cast("Agent[_T]", _Guarding(Gate(side_effects or {}, "guarded.side_effects")).agent(agent))
 
 
 class _Guarding:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +12,10 @@ if TYPE_CHECKING:
     from stepwarden.core._scope import Scope
     from stepwarden.core._watch import Watcher
     from stepwarden.core.errors import StepwardenError
+
+_importing = threading.RLock()
+"""Held while something is imported, and while the process forks: a child would wait forever for another's import."""
+os.register_at_fork(before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release)
 
 
 def watch_spans(run: Run) -> Watcher | None:
@@ -20,7 +26,8 @@ def watch_spans(run: Run) -> Watcher | None:
     """
     if "opentelemetry.trace" not in sys.modules:
         return None
-    from ._spans import Spans, configured_tracer
+    with _importing:
+        from ._spans import Spans, configured_tracer
 
     tracer = configured_tracer()
     return None if tracer is None else Spans(run, tracer)
@@ -30,7 +37,8 @@ def watch_utilization(_: Run) -> Watcher | None:
     """Make what measures how far the budgets of a run are used; None where no meter provider is set up."""
     if "opentelemetry.metrics" not in sys.modules:
         return None
-    from ._metrics import Utilization, instruments
+    with _importing:
+        from ._metrics import Utilization, instruments
 
     measured = instruments()
     return None if measured is None else Utilization(measured)
@@ -43,18 +51,21 @@ class Telemetry:
         """Log a refusal, an escalation or a denial, and count a call that was refused."""
         # Where nobody imported it, nobody has set up a handler.
         if "logging" in sys.modules:
-            from ._log import log
+            with _importing:
+                from ._log import log
 
             log(scope, error)
         if "opentelemetry.metrics" in sys.modules:
-            from ._metrics import count_refusal
+            with _importing:
+                from ._metrics import count_refusal
 
             count_refusal(error)
 
     def waited(self, scope: Scope, limit: str, seconds: float) -> None:  # noqa: ARG002 - the listener's signature
         """Measure a wait for other calls' holds."""
         if "opentelemetry.metrics" in sys.modules:
-            from ._metrics import measure_wait
+            with _importing:
+                from ._metrics import measure_wait
 
             measure_wait(limit, seconds)
 
