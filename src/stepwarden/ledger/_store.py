@@ -14,6 +14,7 @@ from stepwarden.core.errors import LedgerError
 from ._chain import extend
 from ._columns import cost_of, count_of, row_of
 from ._entry import Chain, Entry
+from ._log import between, of_run, place_all
 from ._packed import pack, unpack
 from ._receipt_record import decode_receipt
 from ._record import encode
@@ -22,17 +23,18 @@ from ._schema import SEQ_BITS, check_owner, prepare
 DURABILITIES = {"full": "FULL", "process": "NORMAL"}
 """What is asked for, and what SQLite calls it."""
 _BUSY_SECONDS = 30
-_MOST_UNLISTED = 512
+_MOST_UNPLACED = 512
 _PAGES_IN_LOG = 4_000
-Listed = tuple[int, bytes]
-"""A receipt by the key of its record, and the record."""
+Listed = tuple[int, int, bytes]
+"""A receipt: the place of its record, the number of its run, and the record."""
 _TRIES_TO_SWITCH = 200
 
 _ADD_RUN = "INSERT INTO runs(id, parent, name, tenant, process, started_at) VALUES (?, ?, ?, ?, ?, ?)"
-_ADD_RECORD = "INSERT INTO records(key, head, data) VALUES (?, ?, ?)"
+_ADD_RECORD = "INSERT INTO records(place, key, head, data) VALUES (?, ?, ?, ?)"
+_LAST_PLACE = "SELECT max(place) FROM records"
 _ADD_RECEIPT = (
-    "INSERT INTO receipts(record, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens,"
-    " pressure, ran_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    "INSERT INTO receipts(place, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens,"
+    " pressure, ran_out, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 
 
@@ -129,6 +131,7 @@ class SQLiteStore:
         self._database = database
         self._names: dict[str, int] = {}
         self._unlisted: list[Listed] = []
+        self._unplaced = 0
         self._is_in_doubt = False
 
     def close(self) -> None:
@@ -150,15 +153,16 @@ class SQLiteStore:
         database = self._database
         if database.in_transaction:
             database.execute("ROLLBACK")  # a signal handler raised before it was undone
+        unplaced = self._unplaced + len(entries)
         database.execute("BEGIN IMMEDIATE")
         try:
             if self._is_in_doubt:
                 entries = self._not_written(entries)
             written, unlisted = self.write(entries)
             unlisted = [*self._unlisted, *unlisted]
-            if tidies or len(unlisted) >= _MOST_UNLISTED or any(state.ended for state in written.values()):
+            if tidies or unplaced >= _MOST_UNPLACED or any(state.ended for state in written.values()):
                 self.put_on_lists(unlisted)
-                unlisted = []
+                unlisted, unplaced = [], 0
             # Until the chains know of it: a signal handler that raises may come between the two.
             self._is_in_doubt = True
             database.execute("COMMIT")
@@ -167,19 +171,20 @@ class SQLiteStore:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
-        self._unlisted = unlisted
+        self._unlisted, self._unplaced = unlisted, unplaced
         for chain, state in written.items():
             chain.row, chain.count, chain.head, chain.is_ended = state.row, state.count, state.head, state.is_ended
         self._is_in_doubt = False
 
     def tidy(self) -> None:
         """Put on the lists what was left for later."""
-        if self._unlisted:
+        if self._unplaced:
             self.commit((), tidies=True)
 
     def put_on_lists(self, receipts: Iterable[Listed]) -> None:
-        """Put in what receipts are looked up by, each once, inside a transaction that is open."""
-        rows = [row_of(decode_receipt(data), key, self._name) for key, data in receipts]
+        """Put in what records and receipts are looked up by, each once, inside a transaction that is open."""
+        place_all(self._database)
+        rows = [(*row_of(decode_receipt(data), place, self._name), run) for place, run, data in receipts]
         self._database.executemany(_ADD_RECEIPT, rows)
 
     def _not_written(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -191,8 +196,8 @@ class SQLiteStore:
             if found is None:
                 continue
             start = found[0] << SEQ_BITS
-            query = "SELECT key, head FROM records WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1"
-            key, head = self._database.execute(query, (start, start + (1 << SEQ_BITS) - 1)).fetchone()
+            newest = between(start, start + (1 << SEQ_BITS) - 1, 1)
+            key, head = self._database.execute(of_run("head", last_first=True), newest).fetchone()
             ahead[chain] = key - start + 1 - chain.count
             chain.row, chain.count, chain.head, chain.is_ended = found[0], key - start + 1, head, found[1] is not None
         missing = []
@@ -201,9 +206,8 @@ class SQLiteStore:
                 key = (entry.chain.row << SEQ_BITS) + entry.chain.count - ahead[entry.chain]
                 ahead[entry.chain] -= 1
                 if entry.kind == "receipt":
-                    query = "SELECT key, data FROM records WHERE key = ?"
-                    key, data = self._database.execute(query, (key,)).fetchone()
-                    self._unlisted.append((key, unpack(data, entry.chain.run)))
+                    found = self._database.execute(of_run("data, records.place"), between(key, key, 1)).fetchone()
+                    self._unlisted.append((found[2], entry.chain.row, unpack(found[1], entry.chain.run)))
             else:
                 missing.append(entry)
         return missing
@@ -215,9 +219,10 @@ class SQLiteStore:
             How far each chain got, and the receipts that are not on the lists yet.
         """
         written: dict[Chain, _Written] = {}
-        records: list[tuple[int, bytes, bytes]] = []
+        records: list[tuple[int, int, bytes, bytes]] = []
         receipts: list[Listed] = []
-        for entry in entries:
+        (last,) = self._database.execute(_LAST_PLACE).fetchone()
+        for place, entry in enumerate(entries, (last or 0) + 1):
             chain = entry.chain
             state = written.get(chain)
             if state is None:
@@ -230,7 +235,7 @@ class SQLiteStore:
             if kind == "run_started":
                 state.row = self._add_run(chain, entry.at_ns, fields)
             elif kind == "receipt":
-                receipts.append((state.row << SEQ_BITS | state.count, data))
+                receipts.append((place, state.row, data))
             elif kind == "run_ended":
                 state.is_ended = True
                 state.ended = entry.at_ns // 1_000_000, fields["status"]
@@ -238,9 +243,8 @@ class SQLiteStore:
             state.head = extend(state.head, data)
             # Packing takes longer than all else that a step costs which only ran, and whose record is short.
             is_plain = kind == "receipt" and "own" not in fields
-            records.append(
-                (state.row << SEQ_BITS | state.count, state.head, data if is_plain else pack(data, chain.run))
-            )
+            stored = data if is_plain else pack(data, chain.run)
+            records.append((place, state.row << SEQ_BITS | state.count, state.head, stored))
             state.count += 1
         self._database.executemany(_ADD_RECORD, records)
         for chain, state in written.items():
