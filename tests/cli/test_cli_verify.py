@@ -157,7 +157,7 @@ def test_a_run_that_was_taken_out_is_found(signed, folder):
     database = sqlite3.connect(folder / ".stepwarden" / "ledger.db")
     with database:
         for statement in (
-            "DELETE FROM receipts WHERE record >> 32 = 1",
+            "DELETE FROM receipts WHERE run = 1",
             "DELETE FROM records WHERE key >> 32 = 1",
             "DELETE FROM runs WHERE number = 1",
         ):
