@@ -8,8 +8,9 @@ from typing import Any
 
 from ._account import Account, parse_accounts
 from ._boundary import ErrorBoundary, parse_boundary
-from ._budget import Budget, parse_budget, parse_name, refuse_unknown_keys
+from ._budget import Budget, parse_budget, parse_name
 from ._policy import Policy, SideEffect, SideEffectLike, parse_ceiling, parse_tools
+from ._unknown import refuse_unknown_keys
 from .errors import DefinitionError
 
 

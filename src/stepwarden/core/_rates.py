@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._budget import refuse_unknown_keys
 from ._money import picodollars
+from ._unknown import refuse_unknown_keys
 from .errors import DefinitionError
 
 # A rate is held per million tokens, so that a price such as $0.0028 per million stays a whole number.
