@@ -153,7 +153,7 @@ def test_a_module_that_cannot_be_imported(stepwarden, folder, source, message):
         (("--arg", "text=1", "--budget-usd", "much"), "--budget-usd must be an amount of USD >= 0, such as 2.50"),
         (("--arg", "text=1", "--budget-usd", "-1"), "--budget-usd must be an amount of USD >= 0"),
         (("--arg", "text=1", "--budget-tokens", "-1"), "--budget-tokens must be a number of tokens >= 0, not -1"),
-        (("--arg", "text=1", "--budget-tokens", "few"), 'Invalid value for --budget-tokens: it must be a whole number'),
+        (("--arg", "text=1", "--budget-tokens", "few"), "Invalid value for --budget-tokens: it must be a whole number"),
     ],
 )
 def test_arguments_that_do_not_fit_are_wrong_usage(stepwarden, folder, argv, message):
