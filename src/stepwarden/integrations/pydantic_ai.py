@@ -8,7 +8,7 @@ other is guarded request by request. The capability wraps whichever model serves
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -17,7 +17,8 @@ from pydantic_ai import RunContext
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import SkipToolExecution
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse, ToolCallPart
-from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse, infer_model
+from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters, StreamedResponse, infer_model
+from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition as AgentToolDefinition
@@ -25,7 +26,7 @@ from pydantic_ai.toolsets import AbstractToolset
 
 from stepwarden.core._leaf import default_model
 from stepwarden.core._policy import SideEffectLike
-from stepwarden.core.errors import BudgetExceededError, DefinitionError, ToolDeniedError
+from stepwarden.core.errors import BudgetExceededError, DefinitionError, PolicyViolationError, ToolDeniedError
 
 from ._estimate import Estimate, input_tokens, parse_estimate, text_tokens
 from ._gate import Gate, is_tool, refusal
@@ -80,15 +81,28 @@ class GuardedModel(WrapperModel):
             that the SDK sends, or for a client of no guarded SDK a mapping with *model*, *messages* (the parts of
             pydantic-ai's messages), *tools* and *instructions*.
 
+    A wrapper or a fallback of pydantic-ai's is guarded where it asks the models that it holds. What nothing bounds, a
+    batch or the compaction of messages, is refused with a `PolicyViolationError`.
+
     Raises:
-        DefinitionError: If *estimate* is none.
+        DefinitionError: If *estimate* is none, or not the one that the model is guarded with.
     """
 
     def __init__(self, wrapped: Model | str, *, estimate: Estimate = "likely") -> None:
         super().__init__(wrapped)
         self._estimate = parse_estimate(estimate)
+        if isinstance(wrapped, GuardedModel):
+            wrapped.refuse_another(self._estimate)
         # Copying a client costs more than a request does, so each model's is copied once.
         self._on_the_wire: dict[int, tuple[Model, Model | None]] = {}
+
+    def refuse_another(self, estimate: Estimate) -> None:
+        """Raise a `DefinitionError` where this model is to be guarded with another estimate than it has."""
+        if estimate not in ("likely", self._estimate):
+            raise DefinitionError(
+                f"estimate={estimate!r}: this model is guarded already, with estimate={self._estimate!r}; guard the "
+                "model that it was made of"
+            )
 
     async def request(
         self,
@@ -133,6 +147,14 @@ class GuardedModel(WrapperModel):
                     response = streamed.get()
                     attempt.settle(_reported(response, is_whole=response.state == "complete"))
 
+    async def batch_create(self, requests: Sequence[Any]) -> Any:
+        """Refuse a batch: nobody knows what it will have cost until long after."""
+        raise _not_covered("a batch")
+
+    async def compact_messages(self, request_context: ModelRequestContext, *, instructions: str | None = None) -> Any:
+        """Refuse to have messages compacted: nothing bounds what that costs."""
+        raise _not_covered("the compaction of messages")
+
     def _serving(self) -> Model:
         model = self.wrapped
         while isinstance(model, StepModel):
@@ -140,13 +162,13 @@ class GuardedModel(WrapperModel):
         return model
 
     def _wired(self, model: Model) -> Model | None:
-        """Return the model with a guarded client, or None where its client is of no guarded SDK."""
+        """Return the model guarded further in, at its client or the models that it holds; None where it cannot be."""
         known = self._on_the_wire.get(id(model))
         if known is None:
             if len(self._on_the_wire) >= _REMEMBERED:
                 self._on_the_wire.clear()
             # The model itself is kept beside, so that its id stays its own.
-            self._on_the_wire[id(model)] = known = (model, _with_guarded_client(model, self._estimate))
+            self._on_the_wire[id(model)] = known = (model, _guarded_within(model, self._estimate))
         return known[1]
 
     def _attempt(
@@ -190,6 +212,9 @@ class Guard(AbstractCapability[Any]):
             function is decorated with `stepwarden.tool`.
         raises_denied: Whether a refused tool raises `ToolDeniedError` out of the agent instead of telling the model.
         estimate: How the input of a request is estimated, as for `GuardedModel`.
+
+    Raises:
+        DefinitionError: If a side effect is none, or *estimate* is none.
     """
 
     side_effects: Mapping[str, SideEffectLike] = field(default_factory=dict[str, SideEffectLike])
@@ -205,6 +230,7 @@ class Guard(AbstractCapability[Any]):
     def get_wrapper_model(self, model: Model) -> Model:
         """Guard whichever model serves a request."""
         if isinstance(model, GuardedModel):
+            model.refuse_another(self.estimate)
             return model
         guarded = self._guarded.get(id(model))
         if guarded is None:
@@ -226,10 +252,10 @@ class Guard(AbstractCapability[Any]):
 
     async def wrap_tool_execute(
         self,
-        ctx: RunContext[Any],  # noqa: ARG002 - the hook's own signature
+        ctx: RunContext[Any],
         *,
         call: ToolCallPart,
-        tool_def: AgentToolDefinition,  # noqa: ARG002
+        tool_def: AgentToolDefinition,
         args: dict[str, Any],
         handler: Any,
     ) -> Any:
@@ -245,6 +271,23 @@ class Guard(AbstractCapability[Any]):
             raise SkipToolExecution(told) from error
 
 
+def _guarded_within(model: Model, estimate: Estimate) -> Model | None:
+    if isinstance(model, GuardedModel):
+        return model
+    if isinstance(model, FallbackModel):
+        fallback = copy.copy(model)
+        fallback.models = [GuardedModel(one, estimate=estimate) for one in model.models]
+        return fallback
+    # Looked at before the client, which a wrapper would show as its own.
+    if isinstance(model, WrapperModel):
+        if not isinstance(vars(model).get("wrapped"), Model):
+            return None
+        wrapper = copy.copy(model)
+        wrapper.wrapped = GuardedModel(model.wrapped, estimate=estimate)
+        return wrapper
+    return _with_guarded_client(model, estimate)
+
+
 def _with_guarded_client(model: Model, estimate: Estimate) -> Model | None:
     client, provider = getattr(model, "client", None), getattr(model, "_provider", None)
     if provider is None or not is_guardable(client) or getattr(provider, "_client", None) is not client:
@@ -253,6 +296,10 @@ def _with_guarded_client(model: Model, estimate: Estimate) -> Model | None:
     beside._client = guard(client, estimate=estimate)  # noqa: SLF001 - where pydantic-ai's providers keep it; checked just above
     cast("Any", guarded)._provider = beside  # noqa: SLF001
     return guarded
+
+
+def _not_covered(what: str) -> PolicyViolationError:
+    return PolicyViolationError(f"{what} costs money and is not covered by the guard of this model; it was not sent")
 
 
 def _limited(settings: ModelSettings | None, attempt: Attempt) -> ModelSettings | None:

@@ -30,6 +30,8 @@ class Face:
 
     sdk: ClassVar[str | None] = None
     """What `install` calls it; None where it cannot be installed."""
+    below: ClassVar[str | None] = None
+    """The SDK whose client it asks through; None: its own."""
     prefix: ClassVar[str | None] = None
     """What its provider is called before a model's name; None: as the SDK."""
     errors: ClassVar[tuple[type[BaseException], ...]] = ()
@@ -51,8 +53,15 @@ class Face:
         return self.name
 
     @contextlib.asynccontextmanager
-    async def client(self, server, *, is_guarded=True, **options):
-        """Open a client of the scripted model, guarded or not, that does not retry unless *options* say so."""
+    async def client(self, server, *, is_guarded=True, is_guarded_below=False, **options):
+        """Open a client of the scripted model that does not retry unless *options* say so.
+
+        Args:
+            server: The scripted model, or the address of a server.
+            is_guarded: Whether it is guarded.
+            is_guarded_below: Whether a framework is given a client of its SDK that is guarded already.
+            options: What the SDK's client is made with.
+        """
         raise NotImplementedError
         yield
 
@@ -103,6 +112,15 @@ class Face:
 async def done(value):
     """Return a result, awaited where it must be."""
     return await value if inspect.isawaitable(value) else value
+
+
+def at_once(coroutine):
+    """Run a coroutine that never suspends, as those of sync faces, without a loop; return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("a sync face has suspended")
 
 
 def play(scenario):
