@@ -220,7 +220,7 @@ class Hooks:
         pattern = persona.strip()
         exact = None if step is None else step.strip()
         if exact == "":
-            raise DefinitionError(f"step must be a name that is not empty, not {step!r}")
+            raise DefinitionError(f"step must be a non-empty name, not {step!r}")
 
         def register(function: Callable[P, R]) -> Hook[P, R]:
             if not callable(function):
