@@ -31,8 +31,8 @@ def test_unknown_fields_are_refused_to_the_letter():
 def test_a_wrong_guess_is_worse_than_none():
     """A key that is only a little like a known one is refused without a guess, and as an argument it is a TypeError."""
     with pytest.raises(TypeError) as caught:
-        sw.Budget(max_requests=1)
-    assert str(caught.value).startswith("Budget has no field 'max_requests'. Known: max_tokens, ")
+        sw.Budget(max_retries=1)
+    assert str(caught.value).startswith("Budget has no field 'max_retries'. Known: max_tokens, ")
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any, Never
 
 from ._money import Money, dollars, exact_usd, picodollars
+from ._unknown import refuse_unknown_keys
 from .errors import Amount, DefinitionError
 
 
@@ -106,28 +106,6 @@ def parse_seconds(value: object, path: str) -> float:
 BUDGET_FIELDS = tuple(field.name for field in fields(Budget))
 
 
-def refuse_unknown_keys(
-    what: str, given: Iterable[object], known: Iterable[str], error: type[Exception] = DefinitionError
-) -> None:
-    """Raise for the first key that is not known, with the nearest known one.
-
-    Args:
-        what: The path that the message names, such as ``budget``.
-        given: The keys that were given.
-        known: The keys that exist.
-        error: The class of the error raised.
-
-    Raises:
-        DefinitionError: As *error*, if a key is unknown.
-    """
-    names = tuple(known)
-    for key in given:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, cutoff=0.75)  # a wrong guess is worse than none
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise error(f"{what} has no field {key!r}{hint} Known: {', '.join(names)}")
-
-
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tell how much was spent, held, set aside or spent too much, depending on where it stands.
@@ -206,7 +184,7 @@ class Limits:
 def parse_name(value: object, path: str) -> str:
     """Read a name: a string that is not blank; raise a DefinitionError that names *path* for anything else."""
     if not isinstance(value, str) or not value.strip():
-        raise DefinitionError(f"{path} must be a name that is not empty, not {value!r}")
+        raise DefinitionError(f"{path} must be a non-empty name, not {value!r}")
     return value.strip()
 
 

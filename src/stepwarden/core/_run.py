@@ -199,7 +199,7 @@ class Run(Scope):
 
     def __enter__(self) -> Self:
         if self.status is not None or self.is_open:
-            raise RunClosedError(f"run `{self.name}` was entered before, and a run is entered once; make a new Run")
+            raise RunClosedError(f"run `{self.name}` was entered before, and a Run opens only once: make a new one")
         current = get_leaf()
         around = resolve(current)
         if around is not None and around.tree.is_forked:
