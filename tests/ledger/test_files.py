@@ -1,11 +1,13 @@
 """The ledger's file: made, migrated, refused, damaged, full, shared; each ends in a clear error or in full recovery."""
 
+import contextlib
 import os
 import resource
 import sqlite3
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -326,6 +328,20 @@ with sw.SQLiteLedger(sys.argv[1], durability="process") as ledger, sw.Run(ledger
             (str(number), 100, 100) for number in range(3)
         ]
     assert findings_in(path) == []
+
+
+def test_a_file_that_is_made_while_it_is_looked_at(path):
+    """A file that another process makes a ledger between two looks at it is not taken for another program's."""
+    database, other = (sqlite3.connect(path, isolation_level=None) for _ in range(2))
+
+    class Overtaken:
+        def execute(self, statement):
+            rows = database.execute(statement).fetchall()
+            _schema.prepare(other, "ledger.db")
+            return SimpleNamespace(fetchone=lambda: rows[0])
+
+    with contextlib.closing(database), contextlib.closing(other):
+        _schema.check_owner(Overtaken(), "ledger.db")
 
 
 def test_a_clock_that_jumps_back(path):
