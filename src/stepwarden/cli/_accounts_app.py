@@ -4,6 +4,8 @@ from typing import Literal
 
 from cyclopts import App
 
+from ._whole import Whole
+
 
 def add_accounts_commands(app: App) -> None:
     """Add the commands.
@@ -56,10 +58,10 @@ def _set(
     /,
     *,
     max_usd: str | None = None,
-    max_tokens: int | None = None,
-    max_input_tokens: int | None = None,
-    max_output_tokens: int | None = None,
-    max_calls: int | None = None,
+    max_tokens: Whole = None,
+    max_input_tokens: Whole = None,
+    max_output_tokens: Whole = None,
+    max_calls: Whole = None,
     clear: bool = False,
     ledger: str | None = None,
     json: bool = False,

@@ -10,6 +10,7 @@ from stepwarden import LedgerError
 
 from ._ledger_app import add_ledger_commands
 from ._problem import UsageError, complain
+from ._whole import Whole
 
 _SUMMARY = "Run LLM agents whose every step has its own contract: model, budget, policy, receipt."
 
@@ -65,7 +66,7 @@ def _run(
     input_path: Annotated[str | None, Parameter(name="--input", allow_leading_hyphen=True)] = None,
     arg: Annotated[tuple[str, ...], Parameter(name="--arg", allow_leading_hyphen=True)] = (),
     budget_usd: str | None = None,
-    budget_tokens: int | None = None,
+    budget_tokens: Whole = None,
     ledger: str | None = None,
     sign: str | None = None,
     json: bool = False,

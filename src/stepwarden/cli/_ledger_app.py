@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from ._accounts_app import add_accounts_commands
+from ._whole import read_whole
 
 
 def add_ledger_commands(app: App) -> None:
@@ -27,7 +28,7 @@ def add_ledger_commands(app: App) -> None:
     add_accounts_commands(app)
 
 
-Limit = Annotated[int, Parameter(show_default=True)]
+Limit = Annotated[int, Parameter(show_default=True, converter=read_whole)]
 
 
 def _receipts(

@@ -64,11 +64,20 @@ class ReplaceArgs:
 
     Args:
         args: The positional arguments.
-        kwargs: The keyword arguments.
+        kwargs: The keyword arguments; None for none.
+
+    Raises:
+        TypeError: If *args* is no tuple or list, or *kwargs* no mapping.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        args: object = self.args
+        kwargs: object = self.kwargs
+        if not isinstance(args, tuple | list) or not isinstance(kwargs, Mapping | None):
+            raise TypeError(f"ReplaceArgs takes a tuple and a mapping or None, not {args!r} and {kwargs!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +144,7 @@ class Hook(Generic[P, R]):
     """Wrap one registered hook: callable like its function, and removable."""
 
     def __init__(
-        self,
-        hooks: Hooks,
-        function: Callable[P, R],
-        event: str,
-        persona: str,
-        step: str | None,
-        percent: float | None,
+        self, hooks: Hooks, function: Callable[P, R], event: str, persona: str, step: str | None, percent: float | None
     ) -> None:
         # First, since it copies the function's attributes, and that may be a hook for another event.
         functools.update_wrapper(self, function)

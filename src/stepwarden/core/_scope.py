@@ -85,6 +85,10 @@ class Scope:
         tree.open[serial] = self
         return self
 
+    def __repr__(self) -> str:
+        state = self.status or ("open" if self.tree.open.get(self.serial) is self else "not open")
+        return f"<{self.kind} {self.name!r}, {state}, {self.id}>"
+
     @property
     def id(self) -> str:
         """The id of this activation, unique across runs and processes."""

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._budget import parse_seconds
+from ._budget import parse_name, parse_seconds
 from ._hooks import Hooks
 from ._ledger import Ledger
 from ._memory import MemoryLedger
@@ -36,7 +36,7 @@ def parse_prices(table: object, path: str = "prices") -> dict[str, Rates]:
     """
     if not isinstance(table, Mapping):
         raise DefinitionError(f"{path} must be a mapping of model names to prices, not {table!r}")
-    return {model: rates_from_mapping(model, entry) for model, entry in table.items()}
+    return {parse_name(model, f"a model in {path}"): rates_from_mapping(model, entry) for model, entry in table.items()}
 
 
 def parse_ledger(ledger: object, path: str) -> Ledger:

@@ -37,7 +37,7 @@ def install(*names: str, allow: Iterable[str] = (), estimate: Estimate = "likely
         DefinitionError: If a name is unknown, or another argument cannot be right; then nothing is installed.
         ImportError: If an SDK that is named is not installed.
     """
-    modules = _modules(names)
+    modules = _modules("install", names)
     how = parse_estimate(estimate)
     allowed = parse_allow(allow, frozenset[str]().union(*(module.ALLOWABLE for module in modules)))
     with _lock:
@@ -55,13 +55,13 @@ def uninstall(*names: str) -> None:
         DefinitionError: If a name is unknown; then nothing is changed.
     """
     with _lock:
-        for module in _modules(names):
+        for module in _modules("uninstall", names):
             module.uninstall()
 
 
-def _modules(names: tuple[str, ...]) -> list[ModuleType]:
+def _modules(what: str, names: tuple[str, ...]) -> list[ModuleType]:
     for name in names:
         if name not in _INSTALLABLE:
             known = ", ".join(repr(known) for known in _INSTALLABLE)
-            raise DefinitionError(f"cannot install {name!r}; known: {known}")
+            raise DefinitionError(f"cannot {what} {name!r}; known: {known}")
     return [importlib.import_module(_INSTALLABLE[name]) for name in names]

@@ -47,6 +47,10 @@ class Face(ABC):
     """Whether it cannot read a stream that reports no usage."""
     names_limit = False
     """Whether the API refuses a request that names no output limit."""
+    reserves_attempts = True
+    """Whether each attempt of an SDK's own retries is reserved; else only the call as a whole."""
+    ends_streams = True
+    """Whether it ends a stream at `max_seconds`."""
     is_on_local_model = True
     """Whether the real local model's server speaks the API."""
 
