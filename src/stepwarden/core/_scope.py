@@ -121,10 +121,9 @@ class Scope:
 
     @property
     def own(self) -> Usage:
-        """What it spent itself; frozen once it has closed."""
+        """What it spent itself; nothing is added once it has closed, since what is late is another's own."""
         with self.tree.reading:
-            frozen = None if self.detail is None else self.detail.frozen
-            return self._usage("own") if frozen is None else frozen.own
+            return self._usage("own")
 
     @property
     def total(self) -> Usage:
