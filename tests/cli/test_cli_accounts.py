@@ -83,7 +83,7 @@ def test_pausing_refuses_until_it_is_resumed(stepwarden, folder):
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (("show", "nobody"), "there is no account 'nobody' in this ledger: captain, tenant:acme"),
+        (("show", "nobody"), "there is no account 'nobody' in this ledger (accounts: captain, tenant:acme)"),
         (("pause", "nobody"), "there is no account 'nobody'"),
         (("set", "captain", "daily"), "give at least one limit"),
         (("set", "captain", "daily", "--clear", "--max-calls", "1"), "goes without --max-calls"),

@@ -87,8 +87,8 @@ def test_an_interrupted_run_still_shows_its_receipts(stepwarden):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (AGENT, "names no persona; it must be module:persona, and it has personas: captain, "),
-        (f"{AGENT}:", "names no persona"),
+        (AGENT, "does not name a persona; it must be module:persona, and it has personas: captain, "),
+        (f"{AGENT}:", "does not name a persona"),
         (f"{AGENT}:nobody", "has no 'nobody'; it has personas: captain, "),
         (f"{AGENT}:ship.sink", "has no 'ship.sink'"),
         (f"{AGENT}:undecorated", "is neither a persona nor a step but an undecorated function; it has personas: "),
@@ -143,7 +143,7 @@ def test_a_module_that_cannot_be_imported(stepwarden, folder, source, message):
         (("--arg", "text"), "--arg 'text' must be name=value"),
         (("--arg", "=1"), "--arg '=1' must be name=value"),
         (("--arg", "text=1", "--arg", "text=2"), "--arg text is given twice"),
-        (("--arg", "text=1", "--input", "x.txt"), "--input and --arg cannot both be given"),
+        (("--arg", "text=1", "--input", "x.txt"), "give either --input or --arg, not both"),
         (("--input", "missing.txt"), "--input: 'missing.txt' cannot be read: No such file or directory"),
         (("--input", "."), "--input: '.' cannot be read: Is a directory"),
         (("--input", "binary"), "--input: 'binary' is not text in UTF-8 (invalid start byte at byte 0)"),

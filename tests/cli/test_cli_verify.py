@@ -40,7 +40,7 @@ def test_a_pair_of_keys_is_made(stepwarden, folder):
     assert first.status == 0
     assert [line.partition(":")[0] for line in first.out.splitlines()] == ["key", "key.pub"]
     assert (second.status, second.out) == (2, "")
-    assert second.err == "stepwarden: key exists, and a key is never written over: name another file\n"
+    assert second.err == "stepwarden: key already exists, and keys are never overwritten; choose another file\n"
     assert json.loads(third.out) == {"private": "other", "public": "other.pub"}
     assert {path.name for path in folder.glob("*key*")} == {"key", "key.pub"}
 
@@ -79,7 +79,10 @@ def test_an_export_goes_to_stdout_or_to_a_new_file(signed, folder):
     """Without a file the records go to stdout; a file that is there is not written over."""
     (folder / "there").write_text("mine")
     result = signed("receipts", "export", "last", "--out", "there")
-    assert (result.status, result.err) == (2, "stepwarden: there exists, and is not written over: name another file\n")
+    assert (result.status, result.err) == (
+        2,
+        "stepwarden: there already exists and is not overwritten; choose another file\n",
+    )
     assert (folder / "there").read_text() == "mine"
 
     missing = signed("receipts", "export", "last", "--out", "no/where")
@@ -157,7 +160,7 @@ def test_a_run_that_was_taken_out_is_found(signed, folder):
     database = sqlite3.connect(folder / ".stepwarden" / "ledger.db")
     with database:
         for statement in (
-            "DELETE FROM receipts WHERE record >> 32 = 1",
+            "DELETE FROM receipts WHERE run = 1",
             "DELETE FROM records WHERE key >> 32 = 1",
             "DELETE FROM runs WHERE number = 1",
         ):

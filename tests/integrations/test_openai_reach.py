@@ -202,7 +202,7 @@ def test_what_is_allowed_goes_by_and_nothing_else_does(server, kind, name, call)
                 for one in (client, client.with_options(timeout=9), sw.guard(client)):
                     with pytest.raises(openai.NotFoundError):
                         await done(call(one))
-                with pytest.raises(sw.PolicyViolationError, match=r"give allow=\['vector_stores'\] to let it by"):
+                with pytest.raises(sw.PolicyViolationError, match=r"give allow=\['vector_stores'\] to let it through"):
                     await done(client.vector_stores.create())
         return run
 
@@ -213,9 +213,9 @@ def test_what_is_allowed_goes_by_and_nothing_else_does(server, kind, name, call)
 @pytest.mark.parametrize(
     ("allow", "message"),
     [
-        (["batch"], "allow: 'batch' is no endpoint that a guard could let by; there are: agents, "),
+        (["batch"], "allow: 'batch' is not an endpoint that a guard can let through; known: agents, "),
         ("batches", r"not the text 'batches'; give \['batches'\]"),
-        ([None], "allow: None is no endpoint"),
+        ([None], "allow: None is not an endpoint"),
         (7, "allow must be a list of endpoints' names, not 7"),
     ],
 )
@@ -231,7 +231,7 @@ def test_a_guard_is_not_widened(server):
     with openai.OpenAI(base_url=server.base_url, api_key="none") as plain:
         client = sw.guard(plain, allow=["batches", "images"])
         assert sw.guard(client, allow=["batches"]) is client
-        with pytest.raises(sw.DefinitionError, match=r"allow=\['audio'\]: this client is guarded already"):
+        with pytest.raises(sw.DefinitionError, match=r"allow=\['audio'\]: this client is already guarded"):
             sw.guard(client, allow=["audio"])
 
 

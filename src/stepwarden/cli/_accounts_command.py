@@ -176,5 +176,5 @@ def _find(states: tuple[AccountState, ...], name: str) -> AccountState:
     for state in states:
         if state.name == name:
             return state
-    known = ", ".join(one_line(state.name) for state in states) or "none yet"
-    raise UsageError(f"there is no account {name!r} in this ledger: {known}; `accounts set` makes one")
+    known = ", ".join(one_line(state.name) for state in states) or "none"
+    raise UsageError(f"there is no account {name!r} in this ledger (accounts: {known}); `accounts set` creates one")

@@ -191,7 +191,7 @@ class Limits:
 def parse_name(value: object, path: str) -> str:
     """Read a name: a string that is not blank; raise a DefinitionError that names *path* for anything else."""
     if not isinstance(value, str) or not value.strip():
-        raise DefinitionError(f"{path} must be a name that is not empty, not {value!r}")
+        raise DefinitionError(f"{path} must be a non-empty name, not {value!r}")
     return value.strip()
 
 

@@ -169,5 +169,5 @@ def definition(function: Callable[..., Any]) -> StepDefinition | PersonaDefiniti
     """
     declared = getattr(function, "definition", None)
     if not isinstance(declared, StepDefinition | PersonaDefinition):
-        raise DefinitionError(f"{function!r} is no step and no persona")
+        raise DefinitionError(f"{function!r} is neither a step nor a persona")
     return declared

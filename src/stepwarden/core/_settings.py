@@ -99,7 +99,7 @@ def configure(
         raise DefinitionError(f"unscoped_calls must be one of {', '.join(_UNSCOPED)}, not {unscoped_calls!r}")
     wait = _KEEP if max_wait is _KEEP else parse_seconds(max_wait, "max_wait")
     if clock is not _KEEP and not (hasattr(clock, "monotonic_ns") and hasattr(clock, "time_ns")):
-        raise DefinitionError(f"clock must have monotonic_ns() and time_ns(), and {clock!r} has not")
+        raise DefinitionError(f"clock must have monotonic_ns() and time_ns(), and {clock!r} does not")
     table = _KEEP if prices is _KEEP else parse_prices(prices)
     given = (
         ("ledger", ledger), ("prices", table), ("unscoped_calls", unscoped_calls), ("max_wait", wait),
@@ -138,7 +138,7 @@ def meet_lost_context(what: str) -> None:
     """
     run = None if settings.unscoped_calls == "pass" else entered_run()
     if run is not None:
-        _warn(f"{what} outside every scope while run `{run}` is open: no limit of that run holds for it")
+        _warn(f"{what} outside every scope while run `{run}` is open: no limit of that run applies to it")
 
 
 def _warn(what: str) -> None:
