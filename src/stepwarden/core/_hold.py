@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Never, Self
 
 from ._accounting import actual_cost, count, late_owner, measure, read_model
 from ._charge import charge, exceeded, turn
@@ -94,6 +94,9 @@ class Hold:
         self.rates = rates
         self.state = PENDING
         return self
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a hold cannot be copied or pickled: it would be settled twice")
 
     @property
     def cost_usd(self) -> Decimal:
