@@ -134,7 +134,11 @@ def test_a_field_that_means_something_else_is_not_guessed(written):
 
 def test_other_declarations_are_understood_alike():
     """Settings of steps, stages and prices get the same suggestions as those of budgets."""
-    for mapping, meant in (({"boundary": "fail"}, "error_boundary"), ({"allowed_tools": []}, "tools")):
+    for mapping, meant in (
+        ({"boundary": "fail"}, "error_boundary"),
+        ({"allowed_tools": []}, "tools"),
+        ({"modle": "m"}, "model"),
+    ):
         with pytest.raises(sw.DefinitionError, match=f"did you mean '{meant}'"):
             sw.step_from_dict(lambda: None, {"name": "plan", **mapping})
     with pytest.raises(sw.DefinitionError, match=r"step has no field 'max_tokens'\. Known"):
@@ -146,7 +150,7 @@ def test_other_declarations_are_understood_alike():
 @pytest.mark.usefixtures("own_ledger")
 @pytest.mark.parametrize("kind", [sw.step, sw.persona])
 def test_a_scope_that_lost_its_run_warns(kind):
-    """A step or persona in a bare thread while a run is open runs, and warns: no limit of that run holds for it."""
+    """A step or persona in a bare thread while a run is open runs, and warns: no limit of that run applies to it."""
     work = kind(name="work")(lambda: sw.record_usage(input_tokens=5))
     with sw.Run(budget=sw.Budget(max_tokens=1), name="night") as run:
         (warning,) = in_bare_thread(work)

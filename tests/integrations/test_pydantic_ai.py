@@ -286,6 +286,31 @@ def test_a_wrapper_of_a_model_is_no_way_around_the_guard(server, make, way, hold
     assert all(request.body["max_completion_tokens"] <= 2_000 for request in server.requests)
 
 
+def test_a_wrapper_remains_the_users_own(server, make):
+    """What a wrapper counts, and the model that it holds now, are those of the wrapper that the user has."""
+
+    class Counting(WrapperModel):
+        asked = 0
+
+        async def request(self, *args):
+            self.asked += 1
+            return await super().request(*args)
+
+    wrapper = Counting(make("first"))
+    agent = Agent(wrapper, capabilities=[Guard()])
+
+    async def scenario():
+        with sw.Run(budget=sw.Budget(max_tokens=9_000)) as run:
+            await agent.run("hello")
+            wrapper.wrapped = make("second")
+            await agent.run("hello")
+        return run
+
+    run = asyncio.run(scenario())
+    assert wrapper.asked == run.total.calls == 2
+    assert [request.body["model"] for request in server.requests] == ["first", "second"]
+
+
 @pytest.mark.parametrize("way", ["agent", "llm_call"])
 def test_a_fallback_reserves_each_request_that_it_sends(server, make, way):
     """What the first of several models was asked is one hold, and what the second is asked is another."""
@@ -406,6 +431,37 @@ def test_a_refused_call_is_not_sent(server, make):
     with sw.Run(budget=sw.Budget(max_tokens=5)), pytest.raises(sw.BudgetExceededError):
         sw.llm_call("hello", model=make("m"))
     assert server.count == 0
+
+
+def test_one_event_loop_after_another_asks(server):
+    """As unguarded, a model serves on one loop after another, with sync calls in between and in threads."""
+    script = """
+import asyncio, threading
+import stepwarden as sw
+from pydantic_ai import Agent
+from stepwarden.integrations.pydantic_ai import Guard, GuardedModel, StepModel
+
+NAME = "openai-chat:m"
+agents = [Agent(NAME, capabilities=[Guard()]), Agent(GuardedModel(NAME)), Agent(StepModel(), capabilities=[Guard()])]
+ways = [(agent.run, agent.run_sync) for agent in agents] + [(sw.llm_call_async, sw.llm_call)]
+with sw.Run(budget=sw.Budget(max_tokens=90_000)) as run, sw.step("s", model=NAME):
+    for ask, ask_sync in ways:
+        asyncio.run(ask("hello"))
+        ask_sync("hello")
+        asyncio.run(ask("hello"))
+        asyncio.run(ask("hello"))
+        thread = threading.Thread(target=sw.propagate(ask_sync), args=("hello",))
+        thread.start()
+        thread.join()
+        ask_sync("hello")
+        print(run.total.calls, run.total.estimated_calls)
+"""
+    environment = {**os.environ, "OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "none"}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=60, env=environment, capture_output=True, text=True
+    )
+    assert ran.stdout.splitlines() == ["6 0", "12 0", "18 0", "24 0"]
+    assert server.count == 24
 
 
 def test_a_call_without_any_model_says_what_to_do():

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def count(value: object, name: str) -> int:
     """Read a number of tokens or calls, where a negative one counts as 0; arguments and errors as in `whole`."""
-    return max(0, whole(value, name))
+    number = value if type(value) is int else whole(value, name)
+    return number if number > 0 else 0  # noqa: FURB136 - calling max() costs more than all of this
 
 
 def whole(value: object, name: str) -> int:
@@ -41,6 +42,13 @@ def at_least_0(value: object, name: str) -> int:
     if number < 0:
         raise ValueError(f"{name} must be >= 0, not {value!r}")
     return number
+
+
+def read_model(value: object) -> str:
+    """Read a model's name that is no plain `str`: a StrEnum is one, too; raise a TypeError for what is no string."""
+    if not isinstance(value, str):
+        raise TypeError(f"model must be the name of a model or None, not {value!r}")
+    return str(value)
 
 
 def check_timeout(timeout: object) -> None:
@@ -111,7 +119,7 @@ def measure(
     if cost is not None and not (read or write or reasoned or estimated or unpriced_part):
         return cost, None, None
     error = unpriced(scope, model) if cost is None and has_usd_limit(scope) else None
-    return cost or 0, Extra(read, write, reasoned, int(cost is None or unpriced_part), int(estimated)), error
+    return cost or 0, Extra(read, write, reasoned, int(cost is None or unpriced_part), int(bool(estimated))), error
 
 
 def late_owner(scope: Scope, input_tokens: int, output_tokens: int, cost: int, calls: int, tools: int = 0) -> Scope:

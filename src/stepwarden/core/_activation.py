@@ -31,12 +31,7 @@ def scope_class(plan: Plan) -> type[StepScope | PersonaScope]:
 
 
 def enter(
-    plan: Plan,
-    current: Scope | None,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    called_before: bool = False,
+    plan: Plan, current: Scope | None, args: tuple[Any, ...], kwargs: dict[str, Any], *, called_before: bool = False
 ) -> Pending[tuple[Activation, tuple[Any, ...], dict[str, Any]]]:
     """Begin an activation where there is more to do than to open a scope: hooks, an implicit run, a closed leaf.
 

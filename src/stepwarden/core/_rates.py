@@ -201,9 +201,4 @@ def rates_from_mapping(model: str, mapping: Mapping[str, Any]) -> Rates:
         key: picodollars(usd, f"{entry}.{key} (USD per million tokens)", DefinitionError)
         for key, usd in mapping.items()
     }
-    return Rates(
-        input=rates["input"],
-        output=rates["output"],
-        cache_read=rates.get("cache_read"),
-        cache_write=rates.get("cache_write"),
-    )
+    return Rates(rates["input"], rates["output"], rates.get("cache_read"), rates.get("cache_write"))

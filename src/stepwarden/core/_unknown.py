@@ -47,9 +47,9 @@ def _meant(key: str, names: tuple[str, ...]) -> str | None:
         words.update(difflib.get_close_matches(word.lower(), vocabulary, n=1, cutoff=0.8) or [word])
     meaning = _meaning(words)
     for name in names:
-        if meaning and meaning == _meaning(set(name.split("_"))):
+        if meaning == _meaning(set(name.split("_"))):
             return name
-    if meaning and words <= vocabulary:
+    if words <= vocabulary:
         return None  # it is understood, and is no field: one that is spelt alike would mean something else
     # A wrong guess is worse than none.
     return next(iter(difflib.get_close_matches(key, names, n=1, cutoff=0.82)), None)
@@ -57,4 +57,4 @@ def _meant(key: str, names: tuple[str, ...]) -> str | None:
 
 def _meaning(words: set[str]) -> set[str]:
     telling = {_MEANS.get(word, word) for word in words} - {""}
-    return telling - _UNITS or telling
+    return telling - _UNITS or telling or words

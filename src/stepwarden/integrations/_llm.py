@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Be what a model replied.
+    """Hold what a model replied.
 
     Args:
         text: What it said.
@@ -75,9 +75,13 @@ def llm_call(
     _require()
     from pydantic_ai.direct import model_request_sync
 
+    from .pydantic_ai import LateModel
+
     named = {"max_tokens": max_tokens, "temperature": temperature, "timeout": timeout}
     messages, given = _asked(prompt, system, settings, named)
-    return _read(model_request_sync(_resolved(model, None, parse_estimate(estimate)), messages, model_settings=given))
+    how = parse_estimate(estimate)
+    # Only inside is it known which event loop sync calls of this thread have now.
+    return _read(model_request_sync(LateModel(lambda: _resolved(model, how)), messages, model_settings=given))
 
 
 async def llm_call_async(
@@ -93,13 +97,11 @@ async def llm_call_async(
 ) -> Reply:
     """Ask a model once like `llm_call`, without blocking the event loop."""
     _require()
-    import asyncio
-
     from pydantic_ai.direct import model_request
 
     named = {"max_tokens": max_tokens, "temperature": temperature, "timeout": timeout}
     messages, given = _asked(prompt, system, settings, named)
-    asked = _resolved(model, asyncio.get_running_loop(), parse_estimate(estimate))
+    asked = _resolved(model, parse_estimate(estimate))
     return _read(await model_request(asked, messages, model_settings=given))
 
 
@@ -139,12 +141,13 @@ class _Models:
         return found
 
 
-# A client's connections belong to one event loop; None stands for the one that sync calls share.
+# A client's connections belong to one event loop.
 _by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Models] = weakref.WeakKeyDictionary()
-_sync = _Models()
 
 
-def _resolved(model: str | Model | None, loop: asyncio.AbstractEventLoop | None, estimate: Estimate) -> Model:
+def _resolved(model: str | Model | None, estimate: Estimate) -> Model:
+    import asyncio
+
     from .pydantic_ai import GuardedModel
 
     named = model or default_model()
@@ -152,8 +155,7 @@ def _resolved(model: str | Model | None, loop: asyncio.AbstractEventLoop | None,
         raise DefinitionError("llm_call: no model is named, and no step or persona around declares one; give model=...")
     if not isinstance(named, str):
         return GuardedModel(named, estimate=estimate)
-    known = _sync if loop is None else _by_loop.setdefault(loop, _Models())
-    return known.guarded(named, estimate)
+    return _by_loop.setdefault(asyncio.get_running_loop(), _Models()).guarded(named, estimate)
 
 
 def _asked(

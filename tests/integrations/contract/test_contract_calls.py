@@ -75,32 +75,32 @@ def test_without_a_token_or_dollar_limit_nothing_is_touched(server, face, budget
     assert (bodies[0], bodies[2]) == (bodies[1], bodies[3])
 
 
-def test_every_attempt_is_reserved(server, face):
+def test_every_attempt_is_reserved(server, retrying):
     """An SDK's own retries take a hold each, and are granted what the ones before have left."""
     server.enqueue(Failure(500, retry_after=0.01), Failure(429, retry_after=0.01), Failure(500, retry_after=0.01))
 
     async def scenario():
-        async with face.client(server, max_retries=3) as client:
+        async with retrying.client(server, max_retries=3) as client:
             with sw.Run(budget=sw.Budget(max_output_tokens=56)) as run:
-                await face.ask(client)
+                await retrying.ask(client)
         return run
 
     run = play(scenario)
     assert server.count == 4
     assert (run.total.calls, run.total.estimated_calls, run.held) == (3, 2, sw.Usage())
-    if face.has_output:
-        assert [face.limit_in(request.body) for request in server.requests] == [20, 20, 20, 16]
+    if retrying.has_output:
+        assert [retrying.limit_in(request.body) for request in server.requests] == [20, 20, 20, 16]
         assert run.uncertain.output_tokens == 40
 
 
-def test_a_refusal_on_a_later_attempt_arrives_unchanged(server, face):
+def test_a_refusal_on_a_later_attempt_arrives_unchanged(server, retrying):
     """When a retry finds no room, the caller gets our error, and nothing more is sent."""
     server.default = Failure(500, retry_after=0.01)
 
     async def scenario():
-        async with face.client(server, max_retries=5) as client:
+        async with retrying.client(server, max_retries=5) as client:
             with sw.Run(budget=sw.Budget(max_calls=2)), pytest.raises(sw.BudgetExceededError) as caught:
-                await face.ask(client)
+                await retrying.ask(client)
         return caught.value
 
     assert (play(scenario).limit, server.count) == ("max_calls", 2)

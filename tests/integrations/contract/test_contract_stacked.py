@@ -91,17 +91,17 @@ STACKS = {
 
 
 @pytest.mark.parametrize(("around", "is_guarded_below", "is_installed"), STACKS.values(), ids=STACKS)
-def test_guards_on_one_another_take_one_hold_for_each_request(server, face, around, is_guarded_below, is_installed):
+def test_guards_on_one_another_take_one_hold_for_each_request(server, retrying, around, is_guarded_below, is_installed):
     """Holds taken are requests that arrived, retries included, however many guards a request goes through."""
     server.enqueue(Failure(500, retry_after=0.01))
-    sdk = face.below or face.sdk
+    sdk = retrying.below or retrying.sdk
 
     async def scenario():
-        async with face.client(server, is_guarded_below=is_guarded_below, max_retries=1) as client:
+        async with retrying.client(server, is_guarded_below=is_guarded_below, max_retries=1) as client:
             if is_installed:
                 sw.install(sdk)
             try:
-                ask = around(face, client)
+                ask = around(retrying, client)
                 with sw.Run(budget=sw.Budget(max_calls=3, max_tokens=9_999)) as run:
                     for _ in range(2):
                         assert await ask()
