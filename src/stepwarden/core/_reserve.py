@@ -362,7 +362,7 @@ def reserve(
         output_tokens = at_least_0(output_tokens, "output_tokens")
     if min_output_tokens != 1:
         min_output_tokens = at_least_0(min_output_tokens, "min_output_tokens")
-    if timeout is not None:
+    if timeout is not None and (timeout.__class__ is not float or not timeout >= 0):
         check_timeout(timeout)
     made = Reservation()  # without an `__init__`, which costs as much again as all of this
     made._input = input_tokens
