@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ._budget import Budget, Limits, Usage, parse_budget, parse_name, refuse_unknown_keys
+from ._budget import Budget, Limits, Usage, parse_budget, parse_name
+from ._unknown import refuse_unknown_keys
 from .errors import DefinitionError
 
 WINDOWS = {"total": 0, "daily": 86_400, "hourly": 3_600}

@@ -43,6 +43,13 @@ def at_least_0(value: object, name: str) -> int:
     return number
 
 
+def read_model(value: object) -> str:
+    """Read a model's name that is no plain `str`: a StrEnum is one, too; raise a TypeError for what is no string."""
+    if not isinstance(value, str):
+        raise TypeError(f"model must be the name of a model or None, not {value!r}")
+    return str(value)
+
+
 def check_timeout(timeout: object) -> None:
     """Raise a TypeError or ValueError for what is no number of seconds."""
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
@@ -122,7 +129,7 @@ def measure(
     if cost is not None and not (read or write or reasoned or estimated or unpriced_part):
         return cost, None, None
     error = unpriced(scope, model) if cost is None and has_usd_limit(scope) else None
-    return cost or 0, Extra(read, write, reasoned, int(cost is None or unpriced_part), int(estimated)), error
+    return cost or 0, Extra(read, write, reasoned, int(cost is None or unpriced_part), int(bool(estimated))), error
 
 
 def late_owner(scope: Scope, input_tokens: int, output_tokens: int, cost: int, calls: int, tools: int = 0) -> Scope:

@@ -53,10 +53,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) ->
 
 
 async def close_deadline(
-    scope: Scope,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: TracebackType | None,
+    scope: Scope, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
 ) -> BaseException | None:
     """Stop the timeout of a scope, if one was started.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._accounting import count, late_owner, measure
+from ._accounting import count, late_owner, measure, read_model
 from ._charge import charge, exceeded
 from ._draw import count_in_accounts
 from ._firing import fire_thresholds
@@ -55,7 +55,7 @@ def record_usage(
         UnpricedModelError: If no cost was given, the model has no price and a USD limit is in force; the usage stays
             counted, without a cost.
         ValueError: If the cost is negative, not finite or no amount; then nothing is counted.
-        TypeError: If a count is no int; then nothing is counted.
+        TypeError: If a count is no int, or the model no string; then nothing is counted.
         LedgerError: If the run has ended and its ledger is closed; the usage stays counted.
     """
     scope = get_leaf()
@@ -68,6 +68,8 @@ def record_usage(
         input_tokens = count(input_tokens, "input_tokens")
     if output_tokens.__class__ is not int or output_tokens < 0:
         output_tokens = count(output_tokens, "output_tokens")
+    if model and model.__class__ is not str:
+        model = read_model(model)
     error: StepwardenError | None = None
     cost = None if cost_usd is None else picodollars(cost_usd, "cost_usd")
     extra = None

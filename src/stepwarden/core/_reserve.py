@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._accounting import at_least_0, check_timeout, has_usd_limit, unpriced
+from ._accounting import at_least_0, check_timeout, has_usd_limit, read_model, unpriced
 from ._charge import set_aside, timed_out
 from ._draw import account_timed_out, draw, look_first, wait_for_room
 from ._durable import secure
@@ -353,17 +353,19 @@ def reserve(
         The reservation, to be used as ``with``, ``async with``, ``.acquire()`` or ``await``.
 
     Raises:
-        TypeError: If a number is of another type.
+        TypeError: If a number is of another type, or the model no string.
         ValueError: If a number is negative, or not finite.
     """
     if input_tokens.__class__ is not int or input_tokens < 0:
         input_tokens = at_least_0(input_tokens, "input_tokens")
     if output_tokens.__class__ is not int or output_tokens < 0:
         output_tokens = at_least_0(output_tokens, "output_tokens")
-    if min_output_tokens != 1:
+    if min_output_tokens.__class__ is not int or min_output_tokens != 1:
         min_output_tokens = at_least_0(min_output_tokens, "min_output_tokens")
     if timeout is not None and (timeout.__class__ is not float or not timeout >= 0):
         check_timeout(timeout)
+    if model is not None and model.__class__ is not str:
+        model = read_model(model)
     made = Reservation()  # without an `__init__`, which costs as much again as all of this
     made._input = input_tokens
     made._output = output_tokens

@@ -28,7 +28,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Scope:
-    """Be one activation of a run, persona or step, open or closed; what users read of it stays readable.
+    """Represent one activation of a run, persona or step; once closed, its numbers stay readable.
 
     Attributes:
         parent: The scope around it, or None.
@@ -84,6 +84,10 @@ class Scope:
         self.serial = serial = next(tree.serials)
         tree.open[serial] = self
         return self
+
+    def __repr__(self) -> str:
+        state = self.status or ("open" if self.tree.open.get(self.serial) is self else "not open")
+        return f"<{self.kind} {self.name!r}, {state}, {self.id}>"
 
     @property
     def id(self) -> str:

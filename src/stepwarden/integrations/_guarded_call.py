@@ -20,7 +20,7 @@ R = TypeVar("R")
 _ESTIMATED = ("model", "input_tokens", "output_tokens", "min_output_tokens", "choices", "cost_usd", "timeout")
 _SETTLED = (
     "model", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens",
-    "reasoning_tokens", "cost_usd",
+    "reasoning_tokens", "cost_usd", "arrived_tokens",
 )  # fmt: skip
 
 
@@ -40,8 +40,9 @@ def guarded_call(
             *choices*, *model* (by default the one in force), *cost_usd* and *timeout* (seconds to wait for room).
         settle: Called with what the call returned; for a generator, with the list of what it has yielded. Returns
             what was used: *input_tokens*, *output_tokens*, and where they are known *model*, *cache_read_tokens*,
-            *cache_write_tokens*, *cache_write_1h_tokens*, *reasoning_tokens* and *cost_usd*; or None where that is not
-            known, and the call stays uncertain.
+            *cache_write_tokens*, *cache_write_1h_tokens*, *reasoning_tokens* and *cost_usd*. Where the reply does not
+            say, *arrived_tokens* is the output as counted from what arrived, and the call is one that was estimated,
+            with the input that was, unless that is given. None where nothing is known, and the call stays uncertain.
         output_limit: The keyword argument of the function that limits its output; the limit that was granted, in
             tokens for each choice, is written into it where a token or USD limit is in force.
 
@@ -148,20 +149,23 @@ class _Metering:
         if used is None:
             attempt.leave()
             return
-        reported = Reported(**_read("settle", used, _SETTLED, required=("input_tokens", "output_tokens")))
-        if not is_whole:
-            reported = replace(reported, output_tokens=None, arrived_tokens=reported.output_tokens or 0)
+        required = ("input_tokens", "output_tokens")
+        reported = Reported(**_read("settle", used, _SETTLED, required=required, unless="arrived_tokens"))
+        if not is_whole and reported.output_tokens is not None:
+            reported = replace(reported, output_tokens=None, arrived_tokens=reported.output_tokens)
         attempt.settle(reported)
 
 
-def _read(what: str, given: object, known: tuple[str, ...], *, required: tuple[str, ...]) -> dict[str, Any]:
+def _read(
+    what: str, given: object, known: tuple[str, ...], *, required: tuple[str, ...], unless: str | None = None
+) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise TypeError(f"guarded_call's {what} must return a mapping with {', '.join(required)}, not {given!r}")
     for name in given:
         if name not in known:
             raise TypeError(f"guarded_call's {what} returned the unknown key {name!r}; known: {', '.join(known)}")
     for name in required:
-        if given.get(name) is None:
+        if given.get(name) is None and (unless is None or given.get(unless) is None):
             raise TypeError(f"guarded_call's {what} must return {name}, and returned {dict(given)!r}")
     return dict(given)
 

@@ -174,9 +174,9 @@ def _unbounded_in(part: Any, path: str, *, sees: bool) -> Iterator[str]:
     if kind in _HELD_KINDS or (kind == "reasoning" and not part.get("encrypted_content")):
         yield f"`{path}` is a {kind}, which refers to input that the server holds"
     if kind in FILES and not is_text(part):
-        yield f"`{path}` is a file, of which nobody knows how many tokens it is before it is read"
+        yield f"`{path}` is a file, and its number of tokens is unknown until it is read"
     if kind in IMAGES and not sees:
-        yield f"`{path}` is an image, and nobody knows by which rule its provider counts it"
+        yield f"`{path}` is an image, and the rule by which its provider counts it is unknown"
     for place in PLACES:
         yield from _unbounded_in(part.get(place), f"{path}.{place}", sees=sees)
 

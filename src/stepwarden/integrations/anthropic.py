@@ -170,14 +170,14 @@ def _json(options: Any) -> dict[str, Any]:
     body, extra = options.json_data, options.extra_json
     if not isinstance(body, dict):
         raise PolicyViolationError(
-            f"POST {options.url} costs money, and its body is no JSON object, so nobody knows how much; it was not sent"
+            f"POST {options.url} costs money, and its body is no JSON object: the cost is unknown, and it was not sent"
         )
     return {**body, **extra} if extra else body
 
 
 def _refusal(url: str) -> str:
     named = [name for name in sorted(ALLOWABLE) if f"/v1/{name}" in url]
-    remedy = f"give allow=[{named[0]!r}] to let it by uncounted, " if named else ""
+    remedy = f"give allow=[{named[0]!r}] to let it through uncounted, " if named else ""
     return (
         f"POST {url} may cost money outside every budget: guarded are messages; {remedy}use an unguarded client inside "
         "`with reserve(...)`, or record_usage(...) after it"

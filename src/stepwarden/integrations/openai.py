@@ -108,15 +108,15 @@ def _json(request: Any) -> dict[str, Any]:
         body = None
     if not isinstance(body, dict):
         raise PolicyViolationError(
-            f"POST {request.url.path} costs money, and its body is no JSON object, so nobody knows how much; it was "
-            "not sent"
+            f"POST {request.url.path} costs money, and its body is no JSON object: the cost is unknown, and it "
+            "was not sent"
         )
     return body
 
 
 def _refusal(path: str) -> str:
     named = [name for name in sorted(ALLOWABLE) if f"/{name}/" in f"{path}/"]
-    remedy = f"give allow=[{named[0]!r}] to let it by uncounted, " if named else ""
+    remedy = f"give allow=[{named[0]!r}] to let it through uncounted, " if named else ""
     return (
         f"POST {path} may cost money outside every budget: guarded are chat completions, responses, completions and "
         f"embeddings; {remedy}use an unguarded client inside `with reserve(...)`, or record_usage(...) after it"

@@ -119,8 +119,8 @@ def test_what_cannot_be_installed_is_an_error():
     before = {sdk: attributes(sdk) for sdk in SDKS}
     with pytest.raises(sw.DefinitionError, match="cannot install 'opnai'; known: "):
         sw.install(*SDKS, "opnai")
-    with pytest.raises(sw.DefinitionError, match="allow: 'bathces' is no endpoint"):
+    with pytest.raises(sw.DefinitionError, match="allow: 'bathces' is not an endpoint"):
         sw.install(*SDKS, allow=["bathces"])
-    with pytest.raises(sw.DefinitionError, match=r"allow: 'batches' is no endpoint .*: none"):
+    with pytest.raises(sw.DefinitionError, match=r"allow: 'batches' is not an endpoint .*: none"):
         sw.install("threading", allow=["batches"])
     assert {sdk: attributes(sdk) for sdk in SDKS} == before

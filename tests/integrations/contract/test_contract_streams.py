@@ -169,17 +169,17 @@ def test_a_stream_closed_unread_is_uncertain(server, streaming):
     assert run.uncertain.output_tokens == (0 if streaming.reads_ahead else 20)
 
 
-def test_a_stream_is_ended_at_max_seconds_and_its_error_carries_the_text(server, streaming, clock):
+def test_a_stream_is_ended_at_max_seconds_and_its_error_carries_the_text(server, ending, clock):
     """When `max_seconds` is over, the stream ends with our error; what was received is settled and on `partial`."""
     server.default = LONG
 
     async def scenario():
         said = []
-        async with streaming.client(server) as client:
+        async with ending.client(server) as client:
             with sw.Run(budget=sw.Budget(max_seconds=600)) as run:
                 with pytest.raises(sw.BudgetExceededError) as caught:
-                    async for piece in streaming.iterate(await streaming.start(client, output=100)):
-                        said.append(streaming.text(piece))
+                    async for piece in ending.iterate(await ending.start(client, output=100)):
+                        said.append(ending.text(piece))
                         if "".join(said).startswith("word word"):
                             clock.advance(601)
                 assert (run.held, run.uncertain) == (sw.Usage(), sw.Usage())
