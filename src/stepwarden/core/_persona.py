@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 from ._account import Account
 from ._block import Block
 from ._budget import Budget, parse_name
+from ._callable import check_decorated, undecorated
 from ._definition import PersonaDefinition, Stage, StepDefinition, persona_definition
-from ._kind import check_decorated, undecorated
 from ._kinds import PersonaScope
 from ._plan import Plan
 from ._policy import SideEffectLike

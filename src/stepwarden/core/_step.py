@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, ca
 from ._block import Block
 from ._boundary import ErrorBoundary
 from ._budget import Budget, parse_name
+from ._callable import check_decorated, undecorated
 from ._definition import StepDefinition, step_definition
-from ._kind import check_decorated, undecorated
 from ._kinds import StepScope
 from ._plan import Plan
 from ._policy import SideEffectLike

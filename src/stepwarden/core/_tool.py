@@ -11,10 +11,10 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from ._accounting import late_owner
 from ._budget import parse_name
+from ._callable import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated
 from ._charge import budget_error, charge, exceeded_limit
 from ._firing import event_of, fire_thresholds, hooks_for, observe_now
 from ._hooks import armed
-from ._kind import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated
 from ._leaf import get_leaf, resolve
 from ._meter import meter_of
 from ._policy import SideEffect, SideEffectLike, parse_side_effect

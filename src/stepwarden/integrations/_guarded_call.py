@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from stepwarden.core._budget import parse_name
-from stepwarden.core._kind import Kind, kind_of
+from stepwarden.core._callable import Kind, kind_of
 from stepwarden.core.errors import DefinitionError
 
 from ._seam import Attempt, Reported
