@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 modules=(_boundary _policy _budget _scope)
 # Near these rules, and fast: each mutant runs those of them that reach it.
 tests=(policy policy_algebra boundaries exception_groups budget_values extend receipts leaving leaf estimates outliving
-    recovery mutants holds host)
+    recovery mutants holds host scope_properties)
 
 copy=build/mutants
 mkdir -p "$copy"

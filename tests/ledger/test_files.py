@@ -1,13 +1,12 @@
 """The ledger's file: made, migrated, refused, damaged, full, shared; each ends in a clear error or in full recovery."""
 
-import contextlib
 import os
 import resource
 import sqlite3
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
+from contextlib import closing
 
 import pytest
 
@@ -189,6 +188,21 @@ def test_a_file_that_is_not_ours_is_refused_and_left_as_it_is(path, kind):
     assert list(path.parent.glob("*-live-*")) == []
 
 
+def test_a_file_that_another_process_is_making_is_ours(path):
+    """A file that becomes a ledger while it is looked at is no other program's, wherever in between that happens."""
+
+    class Overtaken(sqlite3.Connection):
+        def execute(self, *query):
+            (row,) = super().execute(*query).fetchall()
+            sw.SQLiteLedger(path).close()
+            return super().execute("SELECT ?", row)
+
+    with closing(sqlite3.connect(path, factory=Overtaken)) as database:
+        _schema.check_owner(database, str(path))
+    with Reading(path) as reading:
+        assert reading.runs() == ()
+
+
 def test_reading_makes_no_file(path):
     """Reading or recovering a ledger that is not there is a LedgerError, and makes nothing."""
     for opened in (Reading, recover):
@@ -361,20 +375,6 @@ with sw.SQLiteLedger(sys.argv[1], durability="process") as ledger, sw.Run(ledger
             (str(number), 100, 100) for number in range(3)
         ]
     assert findings_in(path) == []
-
-
-def test_a_file_that_is_made_while_it_is_looked_at(path):
-    """A file that another process makes a ledger between two looks at it is not taken for another program's."""
-    database, other = (sqlite3.connect(path, isolation_level=None) for _ in range(2))
-
-    class Overtaken:
-        def execute(self, statement):
-            rows = database.execute(statement).fetchall()
-            _schema.prepare(other, "ledger.db")
-            return SimpleNamespace(fetchone=lambda: rows[0])
-
-    with contextlib.closing(database), contextlib.closing(other):
-        _schema.check_owner(Overtaken(), "ledger.db")
 
 
 def test_a_clock_that_jumps_back(path):

@@ -182,6 +182,7 @@ class Hooks:
         # What the hot path looks at: truth values, decided here and not on each call.
         self.has_thresholds = False
         self.is_heard = False
+        self.hears_ends = False
 
     def on(
         self, event: str | BudgetThreshold, *, persona: str = "*", step: str | None = None
@@ -251,7 +252,7 @@ class Hooks:
 
     def _put(self, hooks: tuple[Hook[Any, Any], ...]) -> None:
         self.registered = hooks
-        self.is_heard = bool(hooks)
+        self.is_heard = self.hears_ends = bool(hooks)
         self.has_thresholds = any(hook.event == THRESHOLD for hook in hooks)
         armed.thresholds = armed.thresholds or self.has_thresholds
 

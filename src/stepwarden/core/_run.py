@@ -26,7 +26,7 @@ from ._receipt import Receipt, ReceiptError, Status
 from ._scope import Scope
 from ._settings import PriceTable, parse_ledger, parse_prices, settings
 from ._tree import Tree, current_flow, entered
-from ._watch import Watched, Watcher, close_scope, watch
+from ._watch import Recorded, Watched, Watcher, close_scope, watch
 from .errors import DefinitionError, ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Run(Scope):
             self.sign = parent.run.sign
         # Whether anything in it, or around it, has an account.
         self.is_accounted: bool = bool(plan.accounts) or (parent is not None and parent.run.is_accounted)
-        self.audience: Hooks | type[Watched] = self.hooks
+        self.audience: Hooks | Recorded | type[Watched] = self.hooks
         self.watchers: tuple[Watcher, ...] = ()
 
     def _ledger_around(self, parent: Scope | None) -> Ledger:
@@ -150,7 +150,7 @@ class Run(Scope):
     def _open_journal(self) -> None:
         self.journal = self.ledger.open(self)
         if self.journal is not None:
-            self.audience = Watched
+            self.audience = Recorded(self.hooks)
             self.keep = keep_in_both(self.memory.keep, self.journal.closed)
 
     @property
