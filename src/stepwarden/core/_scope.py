@@ -156,7 +156,7 @@ class Scope:
 
     @property
     def remaining(self) -> Budget:
-        """What is left over the whole chain, as limit - spent - uncertain - held, never below 0."""
+        """What the whole chain leaves: limit - spent - uncertain - held, never below 0."""
         left: dict[str, int] = {}
         with self.tree.reading:
             scope: Scope | None = self
@@ -246,13 +246,13 @@ class Scope:
                 raise exceeded(passed.scope, "record")
 
     def extend(self, budget: Budget) -> None:
-        """Raise the limits of this live scope: an explicit act of the host, recorded on the receipt.
+        """Raise the limits of this open scope; the receipt records it.
 
         Args:
             budget: The new limits; a field that is None stays as it is.
 
         Raises:
-            TypeError: If it is no `Budget`.
+            TypeError: If it is not a `Budget`.
             ValueError: If a limit is lower than the one in force, or none is in force; then nothing changes.
             RunClosedError: If the scope has ended.
         """
