@@ -8,7 +8,7 @@ import openai
 import pytest
 
 import stepwarden as sw
-from stepwarden.integrations._estimate import likely_tokens
+from stepwarden.integrations._input import likely_tokens
 from stepwarden.testing import Failure, Reply
 from tests.integrations.faces import HELLO, PRICES, ask, done, guarded, pieces, play, read_out
 

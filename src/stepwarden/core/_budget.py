@@ -15,9 +15,9 @@ from .errors import Amount, DefinitionError
 
 @dataclass(frozen=True, slots=True, init=False)
 class Budget:
-    """Declare limits; every field None means no limit, and 0 is a real one.
+    """Declare limits; None means no limit, and 0 is a real limit.
 
-    Each limit is for one activation of what declares it, and counts what everything inside that spends, too.
+    Each limit applies to one activation of what declares it, and counts everything spent inside it.
 
     Example:
         >>> Budget(max_usd="0.05", max_tokens=2_000).max_usd
@@ -34,7 +34,7 @@ class Budget:
 
     Raises:
         DefinitionError: If a field is of another type, negative, NaN or infinite.
-        TypeError: If a field is unknown; it names the one that was probably meant.
+        TypeError: If a field is unknown; the message names the one that was probably meant.
     """
 
     max_tokens: int | None
@@ -71,7 +71,7 @@ class Budget:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Budget:
-        """Build a budget from a mapping of its field names, as a file of settings has them.
+        """Build a budget from a mapping of its field names, such as a settings file has.
 
         Args:
             mapping: Names of fields to their values.
@@ -108,7 +108,7 @@ BUDGET_FIELDS = tuple(field.name for field in fields(Budget))
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tell how much was spent, held, set aside or spent too much, depending on where it stands.
+    """Count what was spent, held, set aside or overspent, depending on where it is used.
 
     Args:
         input_tokens: All input, cache reads and writes included, whatever the provider's own convention.

@@ -47,7 +47,7 @@ def context_hold() -> Hold | None:
 
 
 class Hold:
-    """Be what one call may spend, until it is settled or released.
+    """Reserve what one call may spend, until it is settled or released.
 
     Made by a `Reservation`. Outside every scope it grants what was asked and settles nowhere.
 

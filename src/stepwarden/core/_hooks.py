@@ -141,7 +141,7 @@ armed = _Armed()
 
 
 class Hook(Generic[P, R]):
-    """Be one registered hook: callable like its function, and removable."""
+    """Wrap one registered hook: callable like its function, and removable."""
 
     def __init__(
         self, hooks: Hooks, function: Callable[P, R], event: str, persona: str, step: str | None, percent: float | None
@@ -160,7 +160,7 @@ class Hook(Generic[P, R]):
         return self.function(*args, **kwargs)
 
     def matches(self, event: str, persona: str | None, step: str | None, pct: float | None = None) -> bool:
-        """Tell whether it wants to hear of this; without a persona, patterns meet the empty string."""
+        """Tell whether it is for this event; without a persona, patterns are matched against the empty string."""
         return (
             self.event == event
             and fnmatchcase(persona or "", self.persona)
@@ -169,7 +169,7 @@ class Hook(Generic[P, R]):
         )
 
     def remove(self) -> None:
-        """Stop it from being called; again is harmless."""
+        """Stop calling it; calling this twice does no harm."""
         self._hooks._remove(self)
 
 
@@ -182,6 +182,7 @@ class Hooks:
         # What the hot path looks at: truth values, decided here and not on each call.
         self.has_thresholds = False
         self.is_heard = False
+        self.hears_ends = False
 
     def on(
         self, event: str | BudgetThreshold, *, persona: str = "*", step: str | None = None
@@ -237,7 +238,7 @@ class Hooks:
     def matching(
         self, event: str, persona: str | None, step: str | None, pct: float | None = None
     ) -> list[Hook[Any, Any]]:
-        """Return the hooks that want to hear of this, in the order of registration."""
+        """Return the hooks for this event, in the order of registration."""
         return [hook for hook in self.registered if hook.matches(event, persona, step, pct)]
 
     def clear(self) -> None:
@@ -251,7 +252,7 @@ class Hooks:
 
     def _put(self, hooks: tuple[Hook[Any, Any], ...]) -> None:
         self.registered = hooks
-        self.is_heard = bool(hooks)
+        self.is_heard = self.hears_ends = bool(hooks)
         self.has_thresholds = any(hook.event == THRESHOLD for hook in hooks)
         armed.thresholds = armed.thresholds or self.has_thresholds
 

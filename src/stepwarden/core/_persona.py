@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 class PersonaBlock(Protocol):
-    """Be what `persona` returns: a decorator that keeps the type of what it wraps, and a block."""
+    """Type what `persona` returns: a decorator that keeps the type of what it wraps, and a block."""
 
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
     def __enter__(self) -> PersonaScope: ...
@@ -65,7 +65,7 @@ def persona(
 ) -> Any:
     """Make a function a persona: an agent role that calls steps, and may limit what each of them does.
 
-    Decorate bare, ``@persona``, or with arguments, what `step` decorates. A block of code is a persona with
+    It decorates whatever `step` does, bare, ``@persona``, or with arguments. A block of code becomes a persona with
     ``with persona("name") as scope`` or ``async with``.
 
     Args:
@@ -78,7 +78,7 @@ def persona(
         side_effect_level: The highest side effect that tools inside it may have, a `SideEffect` or its name in lower
             case; None for no ceiling.
         stages: What it allows its steps, one `Stage` a step; a step without one may do what the persona may.
-        accounts: Budgets that outlive its activations, shared by all that name them in the same ledger.
+        accounts: Budgets that outlive its activations, shared by everything that names them in the same ledger.
 
     Returns:
         The decorated function; or a block, which is a decorator too.

@@ -28,7 +28,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Scope:
-    """Be one activation of a run, persona or step, open or closed; what users read of it stays readable.
+    """Represent one activation of a run, persona or step; once closed, its numbers stay readable.
 
     Attributes:
         parent: The scope around it, or None.

@@ -30,7 +30,7 @@ F_co = TypeVar("F_co", covariant=True)
 
 
 class StepBlock(Protocol):
-    """Be what `step` returns: a decorator that keeps the type of what it wraps, and a block."""
+    """Type what `step` returns: a decorator that keeps the type of what it wraps, and a block."""
 
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
     def __enter__(self) -> StepScope: ...
@@ -44,7 +44,7 @@ class StepBlock(Protocol):
 
 
 class ContinuingStepBlock(Protocol[F_co]):
-    """Be what `step` returns with ``continue``: what it wraps may return the fallback, and its block may swallow."""
+    """Type what `step` returns with ``continue``: what it wraps may return the fallback, and its block may swallow."""
 
     @overload
     def __call__(
@@ -116,11 +116,11 @@ def step(
     side_effect_level: SideEffectLike | None = None,
     default_max_output_tokens: int | None = None,
 ) -> Any:
-    """Make a function a step: each call of it runs inside a contract of its own and leaves a receipt.
+    """Make a function a step: each call runs inside its own contract and leaves a receipt.
 
-    Decorate bare, ``@step``, or with arguments; functions, coroutine functions, generators, async generators and
-    methods, below ``@classmethod`` and ``@staticmethod``. Decorating again replaces. A block of code is a step with
-    ``with step("name") as scope`` or ``async with``.
+    Decorate bare, ``@step``, or with arguments: functions, coroutine functions, generators, async generators and
+    methods, below ``@classmethod`` and ``@staticmethod``. Decorating again replaces the first declaration. A block
+    of code becomes a step with ``with step("name") as scope`` or ``async with``.
 
     Example:
         >>> import stepwarden as sw
@@ -142,10 +142,10 @@ def step(
         error_boundary: What it does when its own budget is exhausted: ``"fail"`` raises `BudgetExceededError`,
             ``"continue"`` returns *fallback*, ``"escalate"`` raises `EscalationError`.
         fallback: What ``continue`` returns.
-        tools: The tools that it may call, as names and ``prefix*`` patterns; None for no ceiling of its own, an empty
-            list for no tools.
+        tools: The tools that it may call, as names and ``prefix*`` patterns; None adds no ceiling, an empty list allows
+            no tools.
         side_effect_level: The highest side effect that its tools may have, a `SideEffect` or its name in lower
-            case; None for no ceiling of its own.
+            case; None adds no ceiling.
         default_max_output_tokens: The output assumed for a call that names no limit, in tokens.
 
     Returns:

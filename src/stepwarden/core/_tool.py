@@ -56,7 +56,7 @@ def tool(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
 def tool(name: str | None = None, *, side_effect: SideEffectLike = SideEffect.NETWORK) -> ToolDecorator: ...
 def tool(function: Any = None, /, *, name: str | None = None, side_effect: SideEffectLike = SideEffect.NETWORK) -> Any:
-    """Make a function a tool: the policy in force is asked, and the call counted, before its body runs.
+    """Make a function a tool: before its body runs, the policy in force is asked and the call is counted.
 
     Example:
         >>> import stepwarden as sw

@@ -41,10 +41,10 @@ _stated: ContextVar[int | None] = ContextVar("stepwarden_stated", default=None)
 """The input of the call that is being made, where the user said how it is estimated."""
 
 
-def state(worst: WorstCase) -> None:
-    """Say to a call inside this one what the user wants its input to be estimated at."""
-    if worst.is_stated or _stated.get() is not None:
-        _stated.set(worst.input_tokens if worst.is_stated else None)
+def state(input_tokens: int | None) -> None:
+    """Say to a call inside this one what the user wants its input to be estimated at; None: nobody said so."""
+    if input_tokens is not _stated.get():
+        _stated.set(input_tokens)
 
 
 def taken_over(wanted: WorstCase) -> Hold | None:

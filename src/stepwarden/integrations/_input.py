@@ -13,11 +13,14 @@ from typing import Any
 
 from stepwarden.core.errors import PolicyViolationError
 
-from ._estimate import likely_tokens, prompt_tokens
+from ._estimate import prompt_tokens, text_tokens, tokens_in
+from ._fast_json import size_as_json
 from ._image import ImageRule, anthropic_image, openai_image
 from ._json import encoded
 from ._media import FILES, IMAGES, PLACES, is_text, likely_media_tokens, most_media_tokens, without_media
 
+TOKENS_PER_MESSAGE = 4
+TOKENS_PER_REQUEST = 16
 OPENAI_ADDS = 512
 ANTHROPIC_ADDS = 1_024
 """Tokens that a provider adds to a request at most. Anthropic documents up to 530, for a prompt that explains tools."""
@@ -78,10 +81,13 @@ class Conversation:
     def likely(self) -> int:
         """Return the tokens that it is likely to have; an image of a size that cannot be seen as one of a megapixel."""
         request, rules = self.request, self.rules
-        items, media = without_media(request.get(rules.items))
+        items = request.get(rules.items)
+        items, media = (items, ()) if _is_plain(items) else without_media(items)
         tokens = likely_tokens(items, *[request.get(name) for name in rules.others]) + self.remembered
-        image = rules.image or openai_image
-        return tokens + sum(likely_media_tokens(part, self._model, image) for part in media)
+        if media:
+            image = rules.image or openai_image
+            tokens += sum(likely_media_tokens(part, self._model, image) for part in media)
+        return tokens
 
     def most(self) -> int:
         """Return the tokens that it has at most: the bytes of its JSON, its images, and what the provider adds.
@@ -122,6 +128,46 @@ class Conversation:
             if isinstance(kind, str) and kind not in rules.own_tools:
                 yield f"`tools[{number}]` is {kind!r}, a tool of the server that adds input of its own"
         yield from _unbounded_in(request.get(rules.items), rules.items, sees=rules.image is not None)
+
+
+def likely_tokens(messages: object, *rest: object) -> int:
+    """Estimate the input tokens of text: likely enough, but no upper bound.
+
+    Args:
+        messages: The messages, as the API takes them.
+        rest: What else counts as input, such as tools and a response format.
+
+    Returns:
+        Tokens: one for every three bytes of text, four for each message and 16 for the request.
+    """
+    tokens = TOKENS_PER_REQUEST
+    for message in messages if isinstance(messages, list) else [messages]:
+        tokens += TOKENS_PER_MESSAGE + _likely(message)
+    for part in rest:
+        if part is not None:
+            tokens += _likely(part)
+    return tokens
+
+
+def _likely(part: Any) -> int:
+    if isinstance(part, str):
+        return text_tokens(part)
+    if isinstance(part, dict) and isinstance(part.get("content"), list):
+        rest = {key: value for key, value in part.items() if key != "content"}
+        return sum(_likely(piece) for piece in part["content"]) + _likely(rest)
+    return tokens_in(size_as_json(part))
+
+
+def _is_plain(items: Any) -> bool:
+    """Tell whether each of what is said is a role and a text, so that there is nothing else to be looked for."""
+    if not isinstance(items, list):
+        return False
+    for item in items:
+        if item.__class__ is not dict or len(item) != 2 or "role" not in item:  # noqa: PLR2004 - a role and a text
+            return False
+        if item.get("content").__class__ is not str:
+            return False
+    return True
 
 
 def _unbounded_in(part: Any, path: str, *, sees: bool) -> Iterator[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Be what a model replied.
+    """Hold what a model replied.
 
     Args:
         text: What it said.

@@ -106,13 +106,15 @@ class Attempt:
         timeout: float | None = None,
         is_stated: bool = False,
     ) -> None:
-        self.scope = resolve(get_leaf())
+        scope = get_leaf()
+        self.scope = scope if scope is None or scope.status is None else resolve(scope)
         self.is_bounded = _has_token_or_usd_limit(self.scope)
         self.model = model
         self._choices = choices
         asked = _default_output(self.scope) if output_tokens is None else output_tokens
         least = min(min_output_tokens, asked) * choices
-        self._worst = WorstCase(model, input_tokens, asked * choices, least, is_stated)
+        self._asked = input_tokens, asked * choices, least
+        self._is_stated = is_stated
         self._reservation = reserve(
             input_tokens=input_tokens,
             output_tokens=asked * choices,
@@ -132,12 +134,12 @@ class Attempt:
         Raises:
             StepwardenError: What `Reservation.acquire` raises; then the call must not be made.
         """
-        hold = taken_over(self._worst)
+        hold = taken_over(self._worst()) if offered.get() else None
         self._take(hold, self._reservation.acquire() if hold is None else hold)
 
     async def acquire_async(self) -> None:
         """Take the hold like `acquire`, waiting without blocking the event loop."""
-        hold = taken_over(self._worst)
+        hold = taken_over(self._worst()) if offered.get() else None
         self._take(hold, await self._reservation if hold is None else hold)
 
     def __enter__(self) -> Self:
@@ -166,8 +168,11 @@ class Attempt:
         self._granted = hold.output_tokens
         self._claim = [hold]
         offered.set(self._claim)
-        if adopted is None or self._worst.is_stated:
-            state(self._worst)
+        if adopted is None or self._is_stated:
+            state(self._asked[0] if self._is_stated else None)
+
+    def _worst(self) -> WorstCase:
+        return WorstCase(self.model, *self._asked, self._is_stated)
 
     @property
     def output_limit(self) -> int | None:
@@ -340,7 +345,9 @@ class Attempt:
 def _has_token_or_usd_limit(scope: Scope | None) -> bool:
     while scope is not None:
         limits = scope.limits
-        if limits is not None and (limits.tokens, limits.input, limits.output, limits.usd) != (None,) * 4:
+        if limits is not None and not (
+            limits.usd is None and limits.tokens is None and limits.output is None and limits.input is None
+        ):
             return True
         if scope.plan.accounts:
             return True

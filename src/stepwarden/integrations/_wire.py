@@ -109,9 +109,11 @@ class WireAttempt(Attempt):
 
     def answered(self, body: bytes) -> None:
         """Settle an attempt by its whole reply."""
-        reader = WholeReader(self.call)
-        reader.feed(body)
-        self.settle(reader.reported())
+        try:
+            reported = self.call.read(body)
+        except ValueError:
+            reported = None
+        self.settle(reported)
 
     def reader(self, *, is_whole: bool) -> StreamReader[bytes]:
         """Return what reads the reply that comes.

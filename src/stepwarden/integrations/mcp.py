@@ -68,7 +68,7 @@ class _GuardedCalls:
 
 
 class GuardedSession(_GuardedCalls, ClientSession):
-    """Be a session whose tool calls are under the policy, and counted.
+    """Open a session whose tool calls are checked against the policy, and counted.
 
     Args:
         side_effects: What tools may do, by the names that policies call them; a tool that is not named here is the
@@ -85,7 +85,7 @@ class GuardedSession(_GuardedCalls, ClientSession):
 
 
 class GuardedClient(_GuardedCalls, Client):
-    """Be a client like `GuardedSession`, of the SDK's `Client`: one call is one, however many rounds it takes.
+    """Guard the SDK's `Client` like `GuardedSession`: a call counts once, however many rounds it takes.
 
     What is called on its ``session`` itself is not asked about.
     """

@@ -41,7 +41,7 @@ _REMEMBERED = 256
 
 
 class StepModel(WrapperModel):
-    """Be the model of the step that is open when a request is made.
+    """Stand for the model of the step that is open when a request is made.
 
     Args:
         fallback: The model where no scope around declares one; a name or a model of pydantic-ai's.

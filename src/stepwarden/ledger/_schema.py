@@ -204,10 +204,10 @@ def prepare(database: sqlite3.Connection, path: str) -> None:
 
 def check_owner(database: sqlite3.Connection, path: str) -> None:
     """Raise a `LedgerError` if a file has something in it that is no ledger."""
+    # In this order: another process may make the ledger in between, with its tables and its mark in one transaction.
+    has_tables = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     owner = database.execute("PRAGMA application_id").fetchone()[0]
-    if owner == APPLICATION:
-        return
-    if owner or database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+    if owner != APPLICATION and (owner or has_tables):
         raise LedgerError(f"{path} is another program's SQLite file, not a stepwarden ledger; name another file")
 
 
