@@ -211,6 +211,16 @@ class Attempt:
         error.partial = partial
         return error
 
+    def broken_off(self, partial: str) -> None:
+        """Leave the text of a stream to the scope around whose `max_seconds` is over, if that broke it off.
+
+        Args:
+            partial: The text that was received.
+        """
+        hurried = self._most_hurried()
+        if hurried is not None and hurried[0] <= _HAIR_NS:
+            hurried[1].make_detail().partial = partial
+
     def _most_hurried(self) -> tuple[int, Scope] | None:
         """Return the least of the nanoseconds left on the chain and whose they are, the outermost of equals."""
         found: tuple[int, Scope] | None = None
