@@ -31,7 +31,7 @@ _SYNC_ONLY = (THRESHOLD, "OnToolDenied")
 
 @dataclass(frozen=True, slots=True)
 class BudgetThreshold:
-    """Name the event of a scope's spending reaching a share of one of its limits.
+    """Name the event that a scope's spending has reached a share of one of its limits.
 
     Args:
         percent: The share, above 0; 100 is the limit.
@@ -175,7 +175,7 @@ class Hook(Generic[P, R]):
 
 
 class Hooks:
-    """Hold hooks in the order in which they were registered."""
+    """Register hooks, and keep them in order."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 class SQLiteLedger:
     """Keep runs in one SQLite file on a local disk, so that nothing that was acknowledged is lost.
 
-    Opening it makes the file where there is none, brings an older one to this version, and accounts for the runs of
-    processes that have died. A forked child opens the file anew when it first uses the ledger.
+    Opening it creates the file if there is none, migrates an older one to this version, and accounts for the runs of
+    processes that have died. A forked child opens the file again when it first uses the ledger.
 
     Args:
-        path: The file; directories that are missing are made.
-        durability: ``"full"``: what is acknowledged survives a power cut, at one disk flush a commit;
-            ``"process"``: it survives the death of the process, and not that of the machine.
+        path: The file; missing directories are created.
+        durability: ``"full"``: what is acknowledged survives a power cut, at one disk flush per commit;
+            ``"process"``: it survives a crash of the process, but not of the machine.
 
     Raises:
         DefinitionError: If an argument cannot be right.
