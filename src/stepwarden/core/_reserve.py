@@ -362,7 +362,7 @@ def reserve(
         output_tokens = at_least_0(output_tokens, "output_tokens")
     if min_output_tokens.__class__ is not int or min_output_tokens != 1:
         min_output_tokens = at_least_0(min_output_tokens, "min_output_tokens")
-    if timeout is not None:
+    if timeout is not None and (timeout.__class__ is not float or not timeout >= 0):
         check_timeout(timeout)
     if model is not None and model.__class__ is not str:
         model = read_model(model)

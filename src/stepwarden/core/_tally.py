@@ -103,6 +103,7 @@ class Detail:
     warnings: tuple[str, ...] = ()
     clamped = handed_over = 0
     deadline: AbstractAsyncContextManager[object] | None = None
+    partial: str | None = None
     reschedule: Callable[[], None] | None = None
     error: ReceiptError | None = None
     missed = (0, 0, 0)

@@ -51,6 +51,11 @@ class SQLiteLedger:
         given: object = path
         if not isinstance(given, str | os.PathLike) or not os.fspath(given):
             raise DefinitionError(f"path must be the path of a file, not {path!r}")
+        # Each would be the name of a file here, and whoever writes it means something else.
+        if given == ":memory:":
+            raise DefinitionError("path must be the path of a file, not ':memory:'; MemoryLedger() is kept in memory")
+        if isinstance(given, str) and "://" in given:
+            raise DefinitionError(f"path must be the path of a file, not the address {path!r}")
         if durability not in DURABILITIES:
             raise DefinitionError(f"durability must be one of {', '.join(DURABILITIES)}, not {durability!r}")
         self.path = Path(os.path.abspath(path))  # noqa: PTH100 - a link stays a link
