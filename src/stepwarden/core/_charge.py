@@ -61,7 +61,7 @@ def charge(
             marked = None
         while meter is not None:
             here = meter
-            if here.is_late:
+            if here.is_late and here is not owner:  # the owner's own came before it closed, and is on its receipt
                 here.scope.freeze()
             if extra is not None:
                 here.scope.make_detail().made("total", Extra).add(extra)
@@ -230,7 +230,7 @@ def turn(
 
 def _apply(meter: Meter, owner: Meter | None, spent: Amounts, freed: Amounts, extra: Extra | None) -> None:
     # All or nothing, since nothing is called after the first change.
-    if meter.is_late:
+    if meter.is_late and meter is not owner:
         meter.scope.freeze()
     if extra is not None:
         meter.scope.make_detail().made("total", Extra).add(extra)

@@ -121,7 +121,7 @@ class Scope:
 
     @property
     def own(self) -> Usage:
-        """What it spent itself; once it has closed, what comes late is another scope's own."""
+        """What it spent itself; nothing is added once it has closed, since what is late is another's own."""
         with self.tree.reading:
             return self._usage("own")
 
@@ -188,11 +188,12 @@ class Scope:
         spent = self.total
         over = {limit: 0 if value is None else max(0, self.spent(limit) - value) for limit, value in limits.items()}
         output = min(max(over["max_output_tokens"], over["max_tokens"]), spent.output_tokens)
-        return Usage(  # of tool calls there is none: each is refused before it is made
+        return Usage(
             input_tokens=max(over["max_input_tokens"], over["max_tokens"] - output),
             output_tokens=output,
             cost_usd=dollars(over["max_usd"]),
             calls=over["max_calls"],
+            tool_calls=over["max_tool_calls"],  # only where a signal handler raised while one was refused
         )
 
     @property
