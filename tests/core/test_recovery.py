@@ -397,3 +397,25 @@ def test_what_opens_while_its_run_ends_ends_with_it(come_between):
         ("first", "abandoned"),
         ("second", "abandoned"),
     ]
+
+
+@pytest.mark.parametrize(("name", "taken"), [("park", 4), ("admit", 4), ("admit", 1), ("set_aside", 1)])
+def test_a_caller_that_is_collected_while_it_is_looked_at_gets_no_room_and_no_place(name, taken, come_between):
+    """A waiting coroutine that a finaliser closes while its place in the queues changes is in none of them afterwards."""
+
+    async def wait_and_end():
+        with sw.Run(budget=sw.Budget(max_tokens=10)) as run:
+            first = contextvars.copy_context().run(sw.reserve(input_tokens=5).acquire)
+            with sw.step("s", budget=sw.Budget(max_tokens=6)) as step:
+                # With 4 taken, the step has no room either, and the caller is moved there.
+                second = contextvars.copy_context().run(sw.reserve(input_tokens=taken).acquire)
+                waiting = contextvars.copy_context().run(sw.reserve(input_tokens=5).__await__)
+                waiting.send(None)
+                come_between(_queue, name, waiting.close)
+                first.release()
+                assert (run.tree.waiting, run.queue, step.queue or []) == (set(), [], [])
+                assert run.held.total_tokens == taken
+                second.release()
+        assert run.held == sw.Usage()
+
+    asyncio.run(wait_and_end())
