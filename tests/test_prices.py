@@ -151,6 +151,8 @@ def test_names_are_found_as_the_list_finds_them():
         ("anthropic:claude-sonnet-4-5", "claude-sonnet-4-5"),
         ("google-gla:gemini-2.5-pro", "gemini-2.5-pro"),
         ("openai:ft:gpt-4o-2024-08-06:org::id", "ft:gpt-4o-2024-08-06:org::id"),
+        ("openai:text-embedding-3-small", "text-embedding-3-small"),
+        ("bedrock:us.anthropic.claude-sonnet-4-5-20250929-v1:0", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
     ],
 )
 def test_a_provider_before_a_colon_is_optional(name, same_as):

@@ -14,9 +14,11 @@ from typing import Any
 
 EXTRAS = {
     "openai": "openai", "anthropic": "anthropic", "pydantic-ai": "pydantic-ai-slim", "llm": "pydantic-ai-slim",
-    "langchain": "langchain", "openai-agents": "openai-agents",
+    "langchain": "langchain", "openai-agents": "openai-agents", "mcp": "mcp",
 }  # fmt: skip
 """The extras, and the package whose range each of them has."""
+BESIDE = {"langgraph": "langchain"}
+"""Packages that have a range of their own in the extra of another one."""
 TOOLS = ("hypothesis", "langchain-anthropic", "langchain-openai", "pytest", "pytest-timeout")
 """What the tests need beside them, with the ranges of the group `dev`."""
 # Each in a process of its own, at the same time.
@@ -25,10 +27,15 @@ SUITES = (
     (
         "tests/integrations/test_anthropic_wire.py",
         "tests/integrations/test_estimates.py",
+        "tests/integrations/test_langchain.py",
+        "tests/integrations/test_langgraph_nodes.py",
+        "tests/integrations/test_mcp.py",
+        "tests/integrations/test_openai_agents.py",
         "tests/integrations/test_openai_failures.py",
         "tests/integrations/test_openai_reach.py",
         "tests/integrations/test_openai_streams.py",
         "tests/integrations/test_pydantic_ai.py",
+        "tests/integrations/test_stacked_agents.py",
     ),
 )
 # What needs more of the machine than of the SDK is shown by the tests at the other end.
@@ -51,7 +58,8 @@ def _project() -> dict[str, Any]:
 
 def _ranges() -> dict[str, str]:
     extras = _project()["project"]["optional-dependencies"]
-    return {package: package + _range(extras[extra], package) for extra, package in EXTRAS.items()}
+    asked = [*EXTRAS.items(), *((extra, package) for package, extra in BESIDE.items())]
+    return {package: package + _range(extras[extra], package) for extra, package in asked}
 
 
 def _range(requirements: list[str], package: str) -> str:

@@ -42,30 +42,30 @@ class Step:
         return {"microseconds": min(steps) / 1_000, "ratio": min(steps) / min(floors)}
 
 
-@contextlib.contextmanager
-def _stepwarden() -> Iterator[Loop]:
+def _stepwarden() -> contextlib.AbstractContextManager[Loop]:
     import stepwarden as sw
 
-    @sw.step(budget=sw.Budget(max_usd=1))
-    def step() -> None:
+    def record() -> None:
         sw.record_usage(input_tokens=100, output_tokens=20, cost_usd=COST)
 
-    def loop(repetitions: int) -> None:
-        for _ in repeat(None, repetitions):
-            step()
+    return _as_step(record)
 
-    with sw.Run(budget=sw.Budget(max_usd=1_000)):
-        yield loop
+
+def _stepwarden_reserving() -> contextlib.AbstractContextManager[Loop]:
+    import stepwarden as sw
+
+    def hold_and_settle() -> None:
+        with sw.reserve(input_tokens=100, output_tokens=20, cost_usd=COST) as hold:
+            hold.settle(input_tokens=100, output_tokens=20, cost_usd=COST)
+
+    return _as_step(hold_and_settle)
 
 
 @contextlib.contextmanager
-def _stepwarden_reserving() -> Iterator[Loop]:
+def _as_step(body: Callable[[], None]) -> Iterator[Loop]:
     import stepwarden as sw
 
-    @sw.step(budget=sw.Budget(max_usd=1))
-    def step() -> None:
-        with sw.reserve(input_tokens=100, output_tokens=20, cost_usd=COST) as hold:
-            hold.settle(input_tokens=100, output_tokens=20, cost_usd=COST)
+    step = sw.step(budget=sw.Budget(max_usd=1))(body)
 
     def loop(repetitions: int) -> None:
         for _ in repeat(None, repetitions):

@@ -144,3 +144,7 @@ def __getattr__(name: str) -> _typing.Any:
 
         return SQLiteLedger
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

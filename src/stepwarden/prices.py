@@ -59,6 +59,9 @@ _ON_TOP = frozenset(
         "code_executions_kcount",
     }
 )
+# The list tells a provider by how its models are named, which is not how all of them are: OpenAI's embeddings, and
+# Bedrock's "us.anthropic.claude-...", are only found where it is asked for them. Tried for a name that nobody claims.
+_SOLD_BY = ("openai", "aws")
 _OTHER_INPUT = re.compile(r"(input|cache)_(audio|image|video)(_read|_write)?_mtok")
 _OTHER_OUTPUT = re.compile(r"output_(audio|image|video|citation)_mtok")
 
@@ -194,11 +197,13 @@ def _entry(model: str) -> _Entry | None:
     # A snapshot of our own, dropped afterwards: it remembers every name it was asked for, and that without bound. It
     # also keeps out prices that the application may be updating over the network.
     snapshot = DataSnapshot(providers=providers, from_auto_update=False)
-    try:
-        _, info = snapshot.find_provider_model(name, None, provider_id, None)
-    except LookupError:
-        return None
-    return _Entry(info)
+    for asked in (provider_id,) if provider_id else (None, *_SOLD_BY):
+        try:
+            _, info = snapshot.find_provider_model(name, None, asked, None)
+        except LookupError:
+            continue
+        return _Entry(info)
+    return None
 
 
 def _period(info: ModelInfo, now: datetime) -> tuple[float, Rates | None]:

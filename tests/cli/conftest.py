@@ -50,6 +50,12 @@ async def async_generator():
 
 
 @sw.persona
+def talks():
+    print("thinking aloud")
+    return "said"
+
+
+@sw.persona
 def given(**arguments):
     return arguments
 

@@ -73,7 +73,7 @@ def test_pausing_refuses_until_it_is_resumed(stepwarden, folder):
 
     paused = stepwarden("accounts", "pause", "tenant:acme", "--reason", "invoice open")
     assert paused.out.startswith("account tenant:acme is paused")
-    assert "paused" in stepwarden("accounts").out
+    assert "paused: invoice open" in stepwarden("accounts").out
     with pytest.raises(sw.AccountPausedError, match="invoice open"):
         run()
     assert as_json(stepwarden("accounts", "resume", "tenant:acme", "--json"))["paused"] is None
@@ -83,12 +83,14 @@ def test_pausing_refuses_until_it_is_resumed(stepwarden, folder):
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (("show", "nobody"), "there is no account 'nobody' in this ledger: captain, tenant:acme"),
+        (("show", "nobody"), "there is no account 'nobody' in this ledger (accounts: captain, tenant:acme)"),
         (("pause", "nobody"), "there is no account 'nobody'"),
         (("set", "captain", "daily"), "give at least one limit"),
-        (("set", "captain", "daily", "--clear", "--max-calls", "1"), "give at least one limit"),
+        (("set", "captain", "daily", "--clear", "--max-calls", "1"), "goes without --max-calls"),
         (("set", " ", "daily", "--max-calls", "1"), "name the account"),
-        (("set", "captain", "daily", "--max-usd", "much"), "budget.max_usd"),
+        (("set", "captain", "daily", "--max-usd", "much"), "--max-usd must be a finite amount of USD >= 0"),
+        (("set", "captain", "daily", "--max-calls", "-1"), "--max-calls must be an int >= 0"),
+        (("set", "captain", "daily", "--max-calls", "1.5"), "--max-calls: it must be a whole number, such as 1000"),
         (("set", "captain", "weekly", "--max-calls", "1"), "weekly"),
     ],
 )

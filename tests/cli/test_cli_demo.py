@@ -49,7 +49,7 @@ def test_the_demo_tells_its_story(text, spawn):
     # The view of what goes on is not part of the story.
     assert "started step classify" in result.err
     assert "denied step publish" in result.err
-    assert recorded.startswith("recorded; to look at it again: stepwarden show ")
+    assert recorded.startswith("recorded; show it again with: stepwarden show ")
     assert sorted(path.name for path in text.parent.iterdir()) == [".stepwarden", "issue.md"]
 
 

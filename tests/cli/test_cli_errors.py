@@ -3,10 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Result
+
 AGENT = "agent_under_test"
+FULL = Path("/dev/full")
 
 
 def problem_of(result):
@@ -49,6 +53,15 @@ def test_a_budget_of_the_run_holds(stepwarden, option):
     assert problem_of(result).startswith(f"stepwarden: run `{AGENT}:captain` exceeded max_")
 
 
+@pytest.mark.parametrize("given", ["1.5", "0x10", "1_000", "1e3", "", "many"])
+def test_a_limit_is_never_rounded(stepwarden, given):
+    """A limit that is no whole number is refused, and not taken as the nearest one."""
+    result = stepwarden("run", f"{AGENT}:captain", "--arg", "text=hi", "--budget-tokens", given)
+
+    assert result.status == 2
+    assert f"--budget-tokens: it must be a whole number, such as 1000, not {given!r}" in problem_of(result)
+
+
 def test_a_budget_error_keeps_its_keys(stepwarden):
     """In the JSON a budget error has the keys of `as_dict`, and an escalation is marked as one."""
     exceeded = json.loads(stepwarden("run", f"{AGENT}:count", "--arg", "tokens=200", "--json").out)["error"]
@@ -78,8 +91,8 @@ def test_an_interrupted_run_still_shows_its_receipts(stepwarden):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (AGENT, "names no persona; it must be module:persona, and it has personas: captain, "),
-        (f"{AGENT}:", "names no persona"),
+        (AGENT, "does not name a persona; it must be module:persona, and it has personas: captain, "),
+        (f"{AGENT}:", "does not name a persona"),
         (f"{AGENT}:nobody", "has no 'nobody'; it has personas: captain, "),
         (f"{AGENT}:ship.sink", "has no 'ship.sink'"),
         (f"{AGENT}:undecorated", "is neither a persona nor a step but an undecorated function; it has personas: "),
@@ -134,7 +147,7 @@ def test_a_module_that_cannot_be_imported(stepwarden, folder, source, message):
         (("--arg", "text"), "--arg 'text' must be name=value"),
         (("--arg", "=1"), "--arg '=1' must be name=value"),
         (("--arg", "text=1", "--arg", "text=2"), "--arg text is given twice"),
-        (("--arg", "text=1", "--input", "x.txt"), "--input and --arg cannot both be given"),
+        (("--arg", "text=1", "--input", "x.txt"), "give either --input or --arg, not both"),
         (("--input", "missing.txt"), "--input: 'missing.txt' cannot be read: No such file or directory"),
         (("--input", "."), "--input: '.' cannot be read: Is a directory"),
         (("--input", "binary"), "--input: 'binary' is not text in UTF-8 (invalid start byte at byte 0)"),
@@ -144,7 +157,7 @@ def test_a_module_that_cannot_be_imported(stepwarden, folder, source, message):
         (("--arg", "text=1", "--budget-usd", "much"), "--budget-usd must be an amount of USD >= 0, such as 2.50"),
         (("--arg", "text=1", "--budget-usd", "-1"), "--budget-usd must be an amount of USD >= 0"),
         (("--arg", "text=1", "--budget-tokens", "-1"), "--budget-tokens must be a number of tokens >= 0, not -1"),
-        (("--arg", "text=1", "--budget-tokens", "few"), 'Invalid value for --budget-tokens: unable to convert "few"'),
+        (("--arg", "text=1", "--budget-tokens", "few"), "Invalid value for --budget-tokens: it must be a whole number"),
     ],
 )
 def test_arguments_that_do_not_fit_are_wrong_usage(stepwarden, folder, argv, message):
@@ -234,6 +247,32 @@ def test_a_reader_of_stdout_that_goes_costs_no_receipts(folder):
     assert process.returncode == 1
     assert "cancelled persona endless" in told
     assert told.splitlines()[-1].startswith("stepwarden: endless_under_test:endless failed: BrokenPipeError")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no full device")
+@pytest.mark.parametrize("words", ["receipts", "receipts --json", f"run {AGENT}:talks --json", "--help"])
+def test_what_cannot_be_written_is_told(stepwarden, folder, words):
+    """Where stdout cannot be written, the status is 1 and one line says why: a list is never lost in silence."""
+    stepwarden("run", f"{AGENT}:captain", "--arg", "text=hi")
+    command = [sys.executable, "-m", "stepwarden", *words.split()]
+    with FULL.open("w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert result.returncode == 1
+    assert problem_of(Result(1, "", result.stderr)) == "stepwarden: [Errno 28] No space left on device"
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_before_is_nobodys(spawn, folder, closed):
+    """A program that was begun without stdout or stderr does its work, and writes what is left to write."""
+    code = f"import sys; sys.{closed} = None; from stepwarden.cli import main; sys.exit(main(sys.argv[1:]))"
+
+    result = spawn("-c", code, "run", f"{AGENT}:captain", "--arg", "text=hi", cwd=folder)
+
+    assert result.status == 0
+    assert bool(result.out) == (closed == "stderr")
+    assert bool(result.err) == (closed == "stdout")
 
 
 def test_an_error_that_cannot_be_printed(stepwarden, folder):

@@ -39,7 +39,7 @@ def test_a_run_says_how_to_look_at_it(stepwarden, folder):
     """At its end a run names the command that shows it, and that command shows it."""
     result = stepwarden("run", f"{AGENT}:captain", "--arg", "text=hi")
     told = result.err.splitlines()[-1]
-    command = told.partition("look at it again: ")[2].split()
+    command = told.partition("show it again with: ")[2].split()
 
     shown = stepwarden(*command[1:])
 
@@ -47,6 +47,15 @@ def test_a_run_says_how_to_look_at_it(stepwarden, folder):
     assert (folder / ".stepwarden" / "ledger.db").is_file()
     assert shown.status == 0
     assert shown.out.startswith(f"run {AGENT}:captain {command[2]}")
+
+
+def test_show_without_a_run_shows_the_last(stepwarden):
+    """Without a run, `show` shows the newest one."""
+    stepwarden("run", f"{AGENT}:captain", "--arg", "text=hi")
+    stepwarden("run", f"{AGENT}:broken")
+
+    assert stepwarden("show").out == stepwarden("show", "last").out
+    assert stepwarden("show").out.startswith(f"run {AGENT}:broken ")
 
 
 def test_another_ledger_is_named_in_the_command(stepwarden, folder):
@@ -274,7 +283,7 @@ def test_without_a_ledger_there_is_nothing_to_look_at(stepwarden, folder, comman
     assert (result.status, result.out) == (2, "")
     assert (
         result.err
-        == "stepwarden: there is no ledger .stepwarden/ledger.db; `stepwarden run` makes one, and --ledger names another\n"
+        == "stepwarden: there is no ledger at .stepwarden/ledger.db; `stepwarden run` creates one, and --ledger names another\n"
     )
     assert not (folder / ".stepwarden").exists()
 
@@ -293,7 +302,7 @@ def test_without_a_ledger_there_is_nothing_to_look_at(stepwarden, folder, comman
         (["show", "last", "--limit", "0"], "--limit must be a number of receipts >= 1"),
         (["stats", "--by", "mood"], "mood"),
         (["receipts", "--ledger", ""], "--ledger must be the path of a ledger's file"),
-        (["receipts", "--ledger", "postgresql://x/y"], "knows no databases"),
+        (["receipts", "--ledger", "postgresql://x/y"], "databases are not supported"),
         (
             ["run", f"{AGENT}:captain", "--arg", "text=hi", "--sign", "nowhere"],
             "--sign: the key file nowhere cannot be read",

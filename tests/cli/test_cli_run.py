@@ -291,3 +291,13 @@ def test_help_says_what_the_exit_status_means(stepwarden, argv):
 
     assert (result.status, result.err) == (0, "")
     assert "3 a budget or an escalation ended it" in " ".join(result.out.split())
+
+
+def test_what_the_agent_prints_leaves_the_json_alone(stepwarden):
+    """With --json stdout has the one JSON object: what the agent prints itself goes to stderr, without it to stdout."""
+    record = stepwarden("run", f"{AGENT}:talks", "--json")
+    plain = stepwarden("run", f"{AGENT}:talks")
+
+    assert json.loads(record.out)["output"] == "said"
+    assert record.err == "thinking aloud\n"
+    assert plain.out == "thinking aloud\nsaid\n"

@@ -40,7 +40,7 @@ def test_a_pair_of_keys_is_made(stepwarden, folder):
     assert first.status == 0
     assert [line.partition(":")[0] for line in first.out.splitlines()] == ["key", "key.pub"]
     assert (second.status, second.out) == (2, "")
-    assert second.err == "stepwarden: key exists, and a key is never written over: name another file\n"
+    assert second.err == "stepwarden: key already exists, and keys are never overwritten; choose another file\n"
     assert json.loads(third.out) == {"private": "other", "public": "other.pub"}
     assert {path.name for path in folder.glob("*key*")} == {"key", "key.pub"}
 
@@ -79,7 +79,10 @@ def test_an_export_goes_to_stdout_or_to_a_new_file(signed, folder):
     """Without a file the records go to stdout; a file that is there is not written over."""
     (folder / "there").write_text("mine")
     result = signed("receipts", "export", "last", "--out", "there")
-    assert (result.status, result.err) == (2, "stepwarden: there exists, and is not written over: name another file\n")
+    assert (result.status, result.err) == (
+        2,
+        "stepwarden: there already exists and is not overwritten; choose another file\n",
+    )
     assert (folder / "there").read_text() == "mine"
 
     missing = signed("receipts", "export", "last", "--out", "no/where")
@@ -157,7 +160,7 @@ def test_a_run_that_was_taken_out_is_found(signed, folder):
     database = sqlite3.connect(folder / ".stepwarden" / "ledger.db")
     with database:
         for statement in (
-            "DELETE FROM receipts WHERE record >> 32 = 1",
+            "DELETE FROM receipts WHERE run = 1",
             "DELETE FROM records WHERE key >> 32 = 1",
             "DELETE FROM runs WHERE number = 1",
         ):
@@ -174,7 +177,7 @@ def test_a_run_that_was_taken_out_is_found(signed, folder):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["verify", "nobody"], "there is no run nobody"),
+        (["verify", "nobody"], "there is no run nobody, and no file of that name"),
         (["verify", "agent_under_test.py"], "is no receipt file"),
         (["verify", "--public-key", "nowhere"], "--public-key: the key file nowhere cannot be read"),
         (["verify", "--public-key", "key"], "the public one is in key.pub"),
@@ -189,3 +192,11 @@ def test_what_cannot_be_verified_is_wrong_usage(signed, words, told):
     assert (result.status, result.out) == (2, "")
     assert told in result.err.lower()
     assert len(result.err.splitlines()) == 1
+
+
+def test_a_missing_receipt_file_is_named_where_there_is_no_ledger(stepwarden):
+    """On a machine without a ledger, what is told of a file that is not there is that, and nothing of a ledger."""
+    result = stepwarden("verify", "elsewhere.jsonl")
+
+    assert (result.status, result.out) == (2, "")
+    assert result.err == "stepwarden: there is no run elsewhere.jsonl, and no file of that name\n"

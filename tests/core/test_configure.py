@@ -103,6 +103,16 @@ def test_prices():
     assert cost() == (0, 1)
 
 
+@pytest.mark.parametrize("model", [3, None, "", " "])
+def test_a_price_is_for_a_model_that_has_a_name(model):
+    """A price table's keys are names of models: anything else could never be found, and is refused."""
+    table = {model: {"input": 1, "output": 1}}
+    with pytest.raises(sw.DefinitionError, match="a model in prices must be a non-empty name"):
+        sw.configure(prices=table)
+    with pytest.raises(sw.DefinitionError, match="a model in prices must be a non-empty name"):
+        sw.Run(prices=table)
+
+
 def test_a_table_changed_afterwards_changes_nothing():
     """The process keeps the prices that it was given, whatever becomes of the table."""
     table = {"m": {"input": 1, "output": 1}}

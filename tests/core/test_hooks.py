@@ -438,3 +438,10 @@ def test_an_awaitable_that_a_hook_returns_to_a_sync_step_is_a_clear_type_error()
     with sw.Run() as run, pytest.raises(TypeError, match="coroutine steps only"), sw.step("s"):
         pass
     assert statuses(run) == [("s", "failed")]
+
+
+@pytest.mark.parametrize("given", [("ab",), (3,), (None,), ((), 3), ((), "ab")])
+def test_arguments_that_could_not_be_passed_are_refused(given):
+    """ReplaceArgs takes a tuple or list and a mapping: a string would have been taken apart into its letters."""
+    with pytest.raises(TypeError, match="ReplaceArgs takes a tuple and a mapping or None, not "):
+        sw.ReplaceArgs(*given)

@@ -95,10 +95,62 @@ def test_a_misspelt_limit_is_named_with_the_one_that_was_meant():
         sw.Budget(max_token=5)
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("max_cost_usd", "max_usd"), ("max_dollars", "max_usd"), ("max_dolars", "max_usd"), ("budget_usd", "max_usd"),
+        ("cost_limit", "max_usd"), ("MAX_USD", "max_usd"), ("tokens", "max_tokens"), ("maxTokens", "max_tokens"),
+        ("max_total_tokens", "max_tokens"), ("max_tokns", "max_tokens"), ("max_prompt_tokens", "max_input_tokens"),
+        ("max_completion_tokens", "max_output_tokens"), ("max_output", "max_output_tokens"), ("max-calls", "max_calls"),
+        ("max_requests", "max_calls"), ("max_model_calls", "max_calls"), ("tools", "max_tool_calls"),
+        ("timeout", "max_seconds"), ("time_limit", "max_seconds"), ("max_secs", "max_seconds"),
+    ],
+)  # fmt: skip
+def test_a_limit_by_another_name_is_understood(written, meant):
+    """A field that is called by what it means, in other words, is named by its own."""
+    with pytest.raises(TypeError, match=rf"Budget has no field '{written}'; did you mean '{meant}'\?"):
+        sw.Budget(**{written: 5})
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "max_turns",
+        "min_tokens",
+        "max_steps",
+        "max_minutes",
+        "max_retries",
+        "max_usd_per_call",
+        "limit",
+        "",
+        "request_tokens",
+    ],
+)
+def test_a_field_that_means_something_else_is_not_guessed(written):
+    """Where no field means what was written, none is suggested, however alike one is spelt."""
+    with pytest.raises(TypeError, match=rf"Budget has no field '{written}'\. Known: max_tokens, "):
+        sw.Budget(**{written: 5})
+
+
+def test_other_declarations_are_understood_alike():
+    """Settings of steps, stages and prices get the same suggestions as those of budgets."""
+    for mapping, meant in (
+        ({"boundary": "fail"}, "error_boundary"),
+        ({"allowed_tools": []}, "tools"),
+        ({"modle": "m"}, "model"),
+    ):
+        with pytest.raises(sw.DefinitionError, match=f"did you mean '{meant}'"):
+            sw.step_from_dict(lambda: None, {"name": "plan", **mapping})
+    with pytest.raises(sw.DefinitionError, match=r"step has no field 'max_tokens'\. Known"):
+        sw.step_from_dict(lambda: None, {"name": "plan", "max_tokens": 5})
+    with pytest.raises(sw.DefinitionError, match="did you mean 'input'"):
+        sw.Run(prices={"m": {"input_tokens": 1, "output": 1}})
+
+
 @pytest.mark.usefixtures("own_ledger")
 @pytest.mark.parametrize("kind", [sw.step, sw.persona])
 def test_a_scope_that_lost_its_run_warns(kind):
-    """A step or persona in a bare thread while a run is open runs, and warns: no limit of that run holds for it."""
+    """A step or persona in a bare thread while a run is open runs, and warns: no limit of that run applies to it."""
     work = kind(name="work")(lambda: sw.record_usage(input_tokens=5))
     with sw.Run(budget=sw.Budget(max_tokens=1), name="night") as run:
         (warning,) = in_bare_thread(work)

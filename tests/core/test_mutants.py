@@ -31,8 +31,8 @@ def test_unknown_fields_are_refused_to_the_letter():
 def test_a_wrong_guess_is_worse_than_none():
     """A key that is only a little like a known one is refused without a guess, and as an argument it is a TypeError."""
     with pytest.raises(TypeError) as caught:
-        sw.Budget(max_requests=1)
-    assert str(caught.value).startswith("Budget has no field 'max_requests'. Known: max_tokens, ")
+        sw.Budget(max_retries=1)
+    assert str(caught.value).startswith("Budget has no field 'max_retries'. Known: max_tokens, ")
 
 
 @pytest.mark.parametrize(
@@ -296,3 +296,18 @@ def test_a_closed_scope_tells_what_ended_it():
         raise LookupError("nothing here")
     assert (step.error.type, step.error.message) == ("LookupError", "nothing here")
     assert step.error == step.receipt.error
+
+
+def test_what_is_no_budget_is_refused_to_the_letter():
+    """Something that is no budget is named with its field, its value and what would be right."""
+    with pytest.raises(sw.DefinitionError) as caught:
+        sw.Run(budget=5)
+    assert str(caught.value).endswith("budget must be a Budget, a mapping of its fields or None, not 5")
+
+
+@pytest.mark.parametrize("name", [5, b"look", " "])
+def test_a_name_that_is_refused_is_named_with_its_field(name):
+    """What is no name is named with its field, its value and what would be right."""
+    with pytest.raises(sw.DefinitionError) as caught:
+        sw.tool(name=name)(print)
+    assert str(caught.value).startswith("tool.name must be a non-empty name, not ")

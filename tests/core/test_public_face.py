@@ -190,3 +190,17 @@ def test_nothing_is_open_at_first():
     assert sw.current_policy().tools is sw.current_policy().side_effect_level is None
     assert sw.default_model() is None
     assert sw.default_model("openai:gpt-5") == "openai:gpt-5"
+
+
+def test_what_is_imported_late_is_listed():
+    """`dir` names everything that is public, also what is imported only when it is first used."""
+    assert set(dir(sw)) >= {*sw.__all__, "__version__"}
+
+
+def test_a_scope_shows_what_it_is():
+    """A run, persona or step prints as its kind, its name, how it stands and its id."""
+    run = sw.Run(name="nightly")
+    assert repr(run) == f"<run 'nightly', not open, {run.id}>"
+    with run, sw.persona("captain") as persona, sw.step("plan") as step:
+        assert repr(persona) == f"<persona 'captain', open, {persona.id}>"
+    assert repr(step) == f"<step 'plan', completed, {step.id}>"

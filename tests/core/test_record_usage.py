@@ -1,5 +1,6 @@
 """Recording after the fact: added first, to every scope around, and checked then."""
 
+import enum
 import subprocess
 import sys
 from decimal import ROUND_UP, Decimal, Inexact, localcontext
@@ -299,3 +300,33 @@ def test_check_raises_for_the_outermost_passed_limit_and_counts_nothing():
             with pytest.raises(sw.BudgetExceededError, match="run `r`"):
                 scope.check()
         assert (run.total.calls, run.total.input_tokens) == (2, 6)
+
+
+@pytest.mark.parametrize("model", [3, b"m", ["m"]])
+@pytest.mark.parametrize("cost_usd", [None, "0.1"])
+def test_a_model_that_is_no_name_counts_nothing(model, cost_usd):
+    """A model that is no string is a TypeError that names it, with a cost or without, and nothing is counted."""
+    says = "model must be the name of a model or None, not "
+    with sw.Run() as run, sw.reserve() as hold:
+        with pytest.raises(TypeError, match=says):
+            sw.record_usage(model, input_tokens=1, cost_usd=cost_usd)
+        with pytest.raises(TypeError, match=says):
+            hold.settle(model=model, cost_usd=cost_usd)
+        assert run.total == sw.Usage()
+        hold.release()
+
+
+def test_a_model_may_be_a_member_of_an_enumeration():
+    """A model named by a StrEnum is the model of that name, for prices, defaults and what the receipt says."""
+
+    class Model(enum.StrEnum):
+        SMALL = "small"
+
+    with sw.Run(prices={Model.SMALL: {"input": 1, "output": 1}}) as run, sw.step("s", model=Model.SMALL):
+        default = sw.default_model()
+        sw.record_usage(Model.SMALL, input_tokens=1_000_000)
+        with sw.reserve(model=Model.SMALL) as hold:
+            hold.settle(model=Model.SMALL)
+    (receipt,) = run.receipts
+    assert run.total.cost_usd == 1
+    assert {type(name) for name in (default, receipt.model, *(call.model for call in receipt.calls))} == {str}

@@ -367,23 +367,24 @@ def test_room_that_is_taken_while_a_call_is_admitted_is_not_granted_twice(come_b
         assert (run.total.total_tokens, run.held) == (10, sw.Usage())
 
 
-def test_a_hold_that_is_settled_while_it_is_handed_over_is_over():
-    """A hold that is settled just when its closing scope hands it to the one around is counted once and kept by none."""
+@pytest.mark.parametrize(("ends", "spent"), [(lambda hold: hold.settle(input_tokens=2), 2), (sw.Hold.release, 0)])
+def test_a_hold_that_ends_while_it_is_handed_over_is_over(ends, spent):
+    """A hold that ends just when its closing scope hands it to the one around is counted once and kept by none."""
 
     class Between(set):
         """Have a hold settled between the two scopes."""
 
         def __iter__(self):
             if step.holds is None and hold.is_open:
-                hold.settle(input_tokens=2)
+                ends(hold)
             return super().__iter__()
 
     with sw.Run() as run:
         with sw.step("s") as step:
             hold = contextvars.copy_context().run(sw.reserve(input_tokens=3).acquire)
             step.holds = Between(step.holds)
-        assert (hold.is_open, run.held, run.total.input_tokens) == (False, sw.Usage(), 2)
-    assert (run.total.input_tokens, run.uncertain) == (2, sw.Usage())
+        assert (hold.is_open, run.held, run.total.input_tokens) == (False, sw.Usage(), spent)
+    assert (run.total.input_tokens, run.uncertain) == (spent, sw.Usage())
 
 
 def test_what_opens_while_its_run_ends_ends_with_it(come_between):

@@ -314,6 +314,10 @@ def test_output_is_not_lowered_to_what_fits_now():
         ({"input_tokens": 1.5}, TypeError),
         ({"output_tokens": "10"}, TypeError),
         ({"input_tokens": True}, TypeError),
+        ({"min_output_tokens": True}, TypeError),
+        ({"min_output_tokens": 1.0}, TypeError),
+        ({"model": 3}, TypeError),
+        ({"model": 3, "cost_usd": 1}, TypeError),
     ],
 )
 def test_a_reservation_that_cannot_be_right_holds_nothing(ask, error):

@@ -294,7 +294,7 @@ def test_a_guard_keeps_the_estimate_that_it_has(server, kind):
     async def scenario():
         async with guarded(kind, server) as client:
             assert sw.guard(client) is client
-            with pytest.raises(sw.DefinitionError, match="guarded already, with estimate='likely'"):
+            with pytest.raises(sw.DefinitionError, match="already guarded, with estimate='likely'"):
                 sw.guard(client, estimate="upper_bound")
 
     play(scenario)

@@ -184,6 +184,20 @@ def test_a_guarded_client_inside_adopts_the_hold():
     assert (run.total.calls, run.total.output_tokens) == (1, 10)
 
 
+def test_a_reply_that_does_not_say_is_counted_by_what_arrived():
+    """With *arrived_tokens* the call is estimated: its output by that, its input as it was before the call."""
+    called = sw.guarded_call(estimate=worst, settle=lambda reply: {"arrived_tokens": 4})(Provider().complete)
+    with sw.Run(budget=sw.Budget(max_tokens=900)) as run:
+        called("hello")
+    assert (run.total.output_tokens, run.total.estimated_calls, run.held, run.uncertain) == (
+        4,
+        1,
+        sw.Usage(),
+        sw.Usage(),
+    )
+    assert run.total.input_tokens > 0
+
+
 @pytest.mark.parametrize(
     ("estimate", "settle", "message"),
     [

@@ -142,12 +142,18 @@ def test_a_client_that_cannot_be_copied_is_refused_with_the_reason(server):
         sw.guard(plain)
 
 
-@pytest.mark.parametrize("thing", [object(), None, "openai", openai, openai.OpenAI], ids=lambda thing: repr(thing)[:20])
+@pytest.mark.parametrize("thing", [object(), None, "openai", openai, dict], ids=lambda thing: repr(thing)[:20])
 def test_anything_else_is_refused_with_what_is_taken(thing):
     """`guard` of what is no client is a TypeError that says what it takes, and what to do with others."""
     taken = r"openai\.OpenAI, openai\.AsyncOpenAI, anthropic\.Anthropic or anthropic\.AsyncAnthropic"
     with pytest.raises(TypeError, match=rf"guard\(\) takes an {taken}, not \w+; reserve .* with guarded_call"):
         sw.guard(thing)
+
+
+def test_a_clients_class_is_refused_with_what_to_write_instead():
+    """`guard` of a client's class, and not of a client, is a TypeError that says to make one."""
+    with pytest.raises(TypeError, match=r"not the class OpenAI; make one first: guard\(OpenAI\(\)\)"):
+        sw.guard(openai.OpenAI)
 
 
 UNGUARDED = [
@@ -202,7 +208,7 @@ def test_what_is_allowed_goes_by_and_nothing_else_does(server, kind, name, call)
                 for one in (client, client.with_options(timeout=9), sw.guard(client)):
                     with pytest.raises(openai.NotFoundError):
                         await done(call(one))
-                with pytest.raises(sw.PolicyViolationError, match=r"give allow=\['vector_stores'\] to let it by"):
+                with pytest.raises(sw.PolicyViolationError, match=r"give allow=\['vector_stores'\] to let it through"):
                     await done(client.vector_stores.create())
         return run
 
@@ -213,9 +219,9 @@ def test_what_is_allowed_goes_by_and_nothing_else_does(server, kind, name, call)
 @pytest.mark.parametrize(
     ("allow", "message"),
     [
-        (["batch"], "allow: 'batch' is no endpoint that a guard could let by; there are: agents, "),
+        (["batch"], "allow: 'batch' is not an endpoint that a guard can let through; known: agents, "),
         ("batches", r"not the text 'batches'; give \['batches'\]"),
-        ([None], "allow: None is no endpoint"),
+        ([None], "allow: None is not an endpoint"),
         (7, "allow must be a list of endpoints' names, not 7"),
     ],
 )
@@ -231,7 +237,7 @@ def test_a_guard_is_not_widened(server):
     with openai.OpenAI(base_url=server.base_url, api_key="none") as plain:
         client = sw.guard(plain, allow=["batches", "images"])
         assert sw.guard(client, allow=["batches"]) is client
-        with pytest.raises(sw.DefinitionError, match=r"allow=\['audio'\]: this client is guarded already"):
+        with pytest.raises(sw.DefinitionError, match=r"allow=\['audio'\]: this client is already guarded"):
             sw.guard(client, allow=["audio"])
 
 

@@ -15,6 +15,7 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.models.test import TestModel
+from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.usage import RequestUsage, UsageLimits
 
@@ -251,6 +252,103 @@ def test_a_guarded_model_of_several_is_reserved_once(server, make):
     assert (server.count, run.total.calls, run.held) == (2, 1, sw.Usage())
 
 
+@pytest.mark.parametrize("way", ["agent", "model", "llm_call"])
+@pytest.mark.parametrize("holder", ["wrapper", "wrapper in a wrapper", "around the step's", "around a guarded one"])
+def test_a_wrapper_of_a_model_is_no_way_around_the_guard(server, make, way, holder):
+    """A model that holds the one which asks is reserved on the wire like that one, and refused like it."""
+    server.enqueue(Failure(500, retry_after=0.01))
+    wrapper = {
+        "wrapper": lambda: WrapperModel(make("m")),
+        "wrapper in a wrapper": lambda: WrapperModel(WrapperModel(make("m"))),
+        "around the step's": lambda: WrapperModel(StepModel(resolve=make)),
+        "around a guarded one": lambda: WrapperModel(GuardedModel(make("m"))),
+    }[holder]()
+    ask = {
+        "agent": Agent(wrapper, capabilities=[Guard()]).run,
+        "model": Agent(GuardedModel(wrapper)).run,
+        "llm_call": lambda prompt: sw.llm_call_async(prompt, model=wrapper),
+    }[way]
+
+    async def scenario():
+        async with (
+            sw.Run(budget=sw.Budget(max_output_tokens=2_000, max_calls=3)) as run,
+            sw.step("s", model="openai:m"),
+        ):
+            await ask("hello")
+            await ask("hello")
+            with pytest.raises(sw.BudgetExceededError):
+                await ask("hello")
+        return run
+
+    run = asyncio.run(scenario())
+    assert (run.total.calls, run.total.estimated_calls, run.held) == (3, 1, sw.Usage())
+    assert server.count == 3
+    assert all(request.body["max_completion_tokens"] <= 2_000 for request in server.requests)
+
+
+def test_a_wrapper_remains_the_users_own(server, make):
+    """What a wrapper counts, and the model that it holds now, are those of the wrapper that the user has."""
+
+    class Counting(WrapperModel):
+        asked = 0
+
+        async def request(self, *args):
+            self.asked += 1
+            return await super().request(*args)
+
+    wrapper = Counting(make("first"))
+    agent = Agent(wrapper, capabilities=[Guard()])
+
+    async def scenario():
+        with sw.Run(budget=sw.Budget(max_tokens=9_000)) as run:
+            await agent.run("hello")
+            wrapper.wrapped = make("second")
+            await agent.run("hello")
+        return run
+
+    run = asyncio.run(scenario())
+    assert wrapper.asked == run.total.calls == 2
+    assert [request.body["model"] for request in server.requests] == ["first", "second"]
+
+
+@pytest.mark.parametrize("way", ["agent", "llm_call"])
+def test_a_fallback_reserves_each_request_that_it_sends(server, make, way):
+    """What the first of several models was asked is one hold, and what the second is asked is another."""
+    server.enqueue(*[Failure(500, retry_after=0.01)] * 3)
+    both = FallbackModel(make("first"), make("second"))
+
+    async def scenario():
+        with sw.Run(budget=sw.Budget(max_tokens=9_000)) as run:
+            if way == "agent":
+                await Agent(both, capabilities=[Guard()]).run("hello")
+            else:
+                await sw.llm_call_async("hello", model=both)
+        return run
+
+    run = asyncio.run(scenario())
+    assert [request.body["model"] for request in server.requests] == ["first"] * 3 + ["second"]
+    assert (run.total.calls, run.total.estimated_calls, run.held) == (4, 3, sw.Usage())
+
+
+def test_what_nothing_bounds_is_refused(make):
+    """A batch and the compaction of messages do not go around the guard of a model."""
+    model = GuardedModel(WrapperModel(make("m")))
+    with pytest.raises(sw.PolicyViolationError, match="a batch costs money"):
+        asyncio.run(model.batch_create([]))
+    with pytest.raises(sw.PolicyViolationError, match="the compaction of messages costs money"):
+        asyncio.run(model.compact_messages(None))
+
+
+def test_a_guarded_model_keeps_the_estimate_that_it_has(make):
+    """Another estimate for a model that is guarded already is refused, and not taken in silence."""
+    model = GuardedModel(make("m"), estimate="upper_bound")
+    GuardedModel(GuardedModel(model), estimate="likely")
+    assert Guard(estimate="upper_bound").get_wrapper_model(model) is model
+    for guard in (lambda: GuardedModel(model, estimate=len), lambda: Guard(estimate=len).get_wrapper_model(model)):
+        with pytest.raises(sw.DefinitionError, match="guarded already, with estimate='upper_bound'"):
+            guard()
+
+
 def test_an_unknown_level_is_refused():
     """A side effect that there is not is a DefinitionError that names the tool."""
     with pytest.raises(sw.DefinitionError, match="look"):
@@ -294,11 +392,76 @@ with sw.Run() as run:
     assert [request.body["model"] for request in server.requests] == ["m", "m"]
 
 
+@pytest.mark.parametrize("is_named", [True, False], ids=["named", "object"])
+@pytest.mark.parametrize("estimate", ["likely", "upper_bound", lambda request: 7_777])
+def test_the_input_of_a_call_is_estimated_as_the_user_says(server, make, monkeypatch, is_named, estimate):
+    """`llm_call` and `llm_call_async` hold what `estimate=` comes to, each time."""
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    # A name of its own, since what is made of one is kept.
+    model = "openai-chat:estimated" if is_named else make("m")
+    needed = []
+
+    async def scenario():
+        for _ in range(2):
+            with pytest.raises(sw.BudgetExceededError) as caught:
+                await sw.llm_call_async("hello", model=model, estimate=estimate)
+            needed.append(caught.value.requested)
+
+    with sw.Run(budget=sw.Budget(max_input_tokens=0)):
+        asyncio.run(scenario())
+        for _ in range(2):
+            with pytest.raises(sw.BudgetExceededError) as caught:
+                sw.llm_call("hello", model=model, estimate=estimate)
+            needed.append(caught.value.requested)
+    assert server.count == 0
+    assert len(set(needed)) == 1
+    low, high = {"likely": (10, 60), "upper_bound": (512, 1_000)}.get(estimate, (7_777, 7_777))
+    assert low <= needed[0] <= high
+
+
+def test_an_estimate_that_is_none_is_refused():
+    """`llm_call` says what an estimate can be, before anything is sent."""
+    with sw.Run(), pytest.raises(sw.DefinitionError, match="estimate must be 'likely', 'upper_bound' or a function"):
+        sw.llm_call("hello", model=TestModel(), estimate="exact")
+
+
 def test_a_refused_call_is_not_sent(server, make):
     """Without room, `llm_call` raises our error, and nothing arrives."""
     with sw.Run(budget=sw.Budget(max_tokens=5)), pytest.raises(sw.BudgetExceededError):
         sw.llm_call("hello", model=make("m"))
     assert server.count == 0
+
+
+def test_one_event_loop_after_another_asks(server):
+    """As unguarded, a model serves on one loop after another, with sync calls in between and in threads."""
+    script = """
+import asyncio, threading
+import stepwarden as sw
+from pydantic_ai import Agent
+from stepwarden.integrations.pydantic_ai import Guard, GuardedModel, StepModel
+
+NAME = "openai-chat:m"
+agents = [Agent(NAME, capabilities=[Guard()]), Agent(GuardedModel(NAME)), Agent(StepModel(), capabilities=[Guard()])]
+ways = [(agent.run, agent.run_sync) for agent in agents] + [(sw.llm_call_async, sw.llm_call)]
+with sw.Run(budget=sw.Budget(max_tokens=90_000)) as run, sw.step("s", model=NAME):
+    for ask, ask_sync in ways:
+        asyncio.run(ask("hello"))
+        ask_sync("hello")
+        asyncio.run(ask("hello"))
+        asyncio.run(ask("hello"))
+        thread = threading.Thread(target=sw.propagate(ask_sync), args=("hello",))
+        thread.start()
+        thread.join()
+        ask_sync("hello")
+        print(run.total.calls, run.total.estimated_calls)
+"""
+    environment = {**os.environ, "OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "none"}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=60, env=environment, capture_output=True, text=True
+    )
+    assert ran.stdout.splitlines() == ["6 0", "12 0", "18 0", "24 0"]
+    assert server.count == 24
 
 
 def test_a_call_without_any_model_says_what_to_do():

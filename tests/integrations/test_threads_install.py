@@ -252,7 +252,8 @@ def test_an_unknown_name_changes_nothing():
     """A name that cannot be installed is refused with those that can, before anything is changed."""
     for change in (sw.install, sw.uninstall):
         with pytest.raises(
-            sw.DefinitionError, match="cannot install 'openia'; known: 'anthropic', 'openai', 'threading'"
+            sw.DefinitionError,
+            match=f"cannot {change.__name__} 'openia'; known: 'anthropic', 'openai', 'threading'",
         ):
             change("threading", "openia")
     assert threading.Thread.start is START

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -71,7 +72,16 @@ def test_durability_is_what_sqlite_is_told(path, durability, synchronous):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"durability": "none"}, {"durability": None}, {"path": ""}, {"path": 5}, {"path": b"x"}]
+    "wrong",
+    [
+        {"durability": "none"},
+        {"durability": None},
+        {"path": ""},
+        {"path": 5},
+        {"path": b"x"},
+        {"path": ":memory:"},
+        {"path": "postgresql://127.0.0.1/ledger"},
+    ],
 )
 def test_a_bad_argument_is_named(path, wrong):
     """A path or durability that cannot be right is a DefinitionError that names it, and no file is made."""
@@ -100,6 +110,39 @@ def test_an_old_file_is_migrated(path, monkeypatch):
         assert [run.name for run in reading.runs()] == ["run", "run"]
         assert reading.run("old").id == "old"
         assert len(reading.receipts()) == 3
+
+
+def told_of(path):
+    """Return what a file shows, without where in it that lies."""
+    runs, records, rows, stats = shown_by(path)
+    return runs, records, sorted((one.receipt.run_id, one.seq, one.receipt, one.pressure) for one in rows), stats
+
+
+def test_records_that_lay_by_run_are_migrated(path, tmp_path, monkeypatch):
+    """Records of a file in which each run's lay together stay what they are, are found, and more can follow."""
+    with sw.SQLiteLedger(path) as ledger, sw.Run(ledger=ledger), sw.step("outer"):
+        for _ in range(2):
+            work(ledger)
+    shown, old = told_of(path), tmp_path / "old.db"
+    every = _schema.MIGRATIONS
+    monkeypatch.setattr(_schema, "MIGRATIONS", every[: every.index(_schema.records_as_they_came)])
+    database = sqlite3.connect(old, isolation_level=None)
+    _schema.prepare(database, str(old))
+    database.execute("ATTACH ? AS new", (str(path),))
+    database.execute("INSERT INTO main.runs SELECT * FROM new.runs")
+    database.execute("INSERT INTO main.names SELECT * FROM new.names")
+    database.execute("INSERT INTO main.records SELECT key, head, data FROM new.records")
+    listed = "kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens, pressure, ran_out"
+    database.execute(
+        f"INSERT INTO main.receipts(record, {listed})"  # noqa: S608 - written just above
+        f" SELECT key, {listed} FROM new.receipts JOIN new.records USING (place) ORDER BY place"
+    )
+    database.close()
+    monkeypatch.undo()
+    with sw.SQLiteLedger(old) as ledger:
+        assert (told_of(old), found_in(old)) == (shown, [])
+        work(ledger)
+    assert (len(told_of(old)[0]), found_in(old)) == (4, [])
 
 
 def test_a_migration_that_fails_changes_nothing(path, monkeypatch):
@@ -152,6 +195,21 @@ def test_a_file_that_is_not_ours_is_refused_and_left_as_it_is(path, kind):
             opened(path)
     assert before is None or path.read_bytes() == before
     assert list(path.parent.glob("*-live-*")) == []
+
+
+def test_a_file_that_another_process_is_making_is_ours(path):
+    """A file that becomes a ledger while it is looked at is no other program's, wherever in between that happens."""
+
+    class Overtaken(sqlite3.Connection):
+        def execute(self, *query):
+            (row,) = super().execute(*query).fetchall()
+            sw.SQLiteLedger(path).close()
+            return super().execute("SELECT ?", row)
+
+    with closing(sqlite3.connect(path, factory=Overtaken)) as database:
+        _schema.check_owner(database, str(path))
+    with Reading(path) as reading:
+        assert reading.runs() == ()
 
 
 def test_reading_makes_no_file(path):

@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 
 import stepwarden as sw
 from stepwarden.ledger import Reading, ReceiptFilter, _filtering
-from stepwarden.ledger._record import receipt_fields
-from stepwarden.ledger._scope_record import plain_receipt
+from stepwarden.ledger._columns import row_of
+from stepwarden.ledger._plain_receipt import PlainReceipt
+from stepwarden.ledger._receipt_record import decode_receipt
+from stepwarden.ledger._record import encode, receipt_fields
+from stepwarden.ledger._scope_record import PlainReceipts
+from stepwarden.ledger._stored import find_strays, verify_ledger
 
 
 class Clock:
@@ -196,17 +200,52 @@ NAMES = st.text(min_size=1, max_size=8).filter(str.strip)
     NAMES,
     st.none() | st.text(min_size=1, max_size=6).filter(str.strip),
     st.none() | st.integers(0, 10**20),
+    st.none() | st.just(5),
     st.booleans(),
+    st.integers(0, 2**53 - 1),
 )
-def test_a_plain_receipt_is_what_its_receipt_is(name, model, tokens, in_persona):
-    """The short way to a record of a scope in which nothing happened gives what the receipt itself gives."""
-    budget = None if tokens is None else sw.Budget(max_tokens=tokens, max_usd=1, max_seconds=5)
-    with sw.Run() as run:
-        if in_persona:
-            with sw.persona("p"), sw.step(name, model=model, budget=budget) as scope:
-                pass
-        else:
-            with sw.step(name, model=model, budget=budget) as scope:
-                pass
-    at_ns = run.tree.anchor_ns + scope.closed_ns
-    assert plain_receipt(scope) == receipt_fields(scope.receipt, at_ns)
+def test_a_plain_receipt_is_what_its_receipt_is(name, model, tokens, seconds, in_persona, seq):
+    """The short ways to a record of a scope in which nothing happened give, byte for byte, what the receipt gives."""
+    budget = sw.Budget(max_tokens=tokens, max_usd=1, max_seconds=seconds)
+    captain, work, plain = sw.persona("p %d"), sw.step(name, model=model, budget=budget), []
+    with sw.Run(name="100 %d") as run:
+        short = PlainReceipts(run.id)
+        for _ in range(3):
+            if in_persona:
+                with captain, work as scope:
+                    pass
+            else:
+                with work as scope:
+                    pass
+            at_ns = run.tree.anchor_ns + scope.closed_ns
+            receipt, expected = short.receipt(scope, at_ns), receipt_fields(scope.receipt, at_ns)
+            plain.append(isinstance(receipt, PlainReceipt))
+            assert (receipt() if plain[-1] else receipt) == expected
+            if plain[-1]:
+                data = encode("receipt", run.id, seq, at_ns, expected)
+                assert receipt.encode(seq) == data
+                _, kind, status, _, _, _, ended_at, cost, tokens_used, *own, pressure, ran_out = row_of(
+                    decode_receipt(data), 0, lambda text: text and len(text)
+                )
+                assert (status, cost, tokens_used, own, ran_out) == (0, 0, 0, [None, None], False)
+                assert ended_at == receipt.ended_at
+                assert (kind, pressure) == row_of(receipt.form.record, 0, lambda text: text and len(text))[1:12:10]
+    # A share of the time that it may take is another one for each.
+    assert plain == ([False, True, True] if seconds is None else [False] * 3)
+
+
+def test_plain_receipts_are_listed_as_they_are(tmp_path):
+    """Receipts that were written the short way stand on the lists as their records say."""
+    with sw.SQLiteLedger(tmp_path / "plain.db") as ledger:
+        work = sw.step("work", model="m", budget=sw.Budget(max_tokens=0, max_calls=5))
+        with sw.Run(ledger=ledger) as run, sw.persona("p"):
+            for _ in range(600):
+                with work:
+                    pass
+        with ledger.read() as reading:
+            assert len(reading.receipts(ReceiptFilter(name="work", persona="p", model="m"), limit=1_000)) == 600
+            assert [receipt.total for receipt in run.receipts] == [
+                row.receipt.total for row in reading.receipts(limit=601)
+            ]
+            assert [str(one) for verdict in verify_ledger(reading) for one in verdict.findings] == []
+            assert find_strays(reading) == ()

@@ -62,7 +62,7 @@ def test_a_key_is_never_written_over(tmp_path, taken):
     """If one of the two files is there, it is an error, that file stays as it was, and the other is not left behind."""
     (tmp_path / taken).write_text("mine")
 
-    with pytest.raises(sw.LedgerError, match=rf"{taken} exists"):
+    with pytest.raises(sw.LedgerError, match=rf"{taken} already exists"):
         _sign.write_keys(tmp_path / "key")
 
     assert [path.name for path in tmp_path.iterdir()] == [taken]

@@ -80,6 +80,11 @@ def place_of(path, kind, run=1):
     return key, key & 0xFFFFFFFF
 
 
+def of(key):
+    """Choose the receipt whose record has a key."""
+    return f"place = (SELECT place FROM records WHERE key = {key:d})"  # noqa: S608 - a number
+
+
 def test_what_a_ledger_wrote_is_intact(filled):
     """Every run in a file verifies, and nothing in it belongs to none."""
     with Reading(filled) as reading:
@@ -144,12 +149,44 @@ def test_an_end_that_was_cut_off_with_its_count_is_found(filled):
 def test_swapped_records_are_named(filled):
     """Two records whose places were swapped are found by their numbers."""
     key, seq = place_of(filled, "settlement")
-    change(filled, "UPDATE records SET key = -1 WHERE key = ?", key)
-    change(filled, "UPDATE records SET key = ? WHERE key = ?", key, key - 1)
-    change(filled, "UPDATE records SET key = ? WHERE key = -1", key - 1)
+    change(filled, "UPDATE records SET place = -1 WHERE key = ?", key)
+    change(filled, "UPDATE records SET place = place + 1 WHERE key = ?", key - 1)
+    change(filled, "UPDATE records SET place = (SELECT place - 1 FROM records WHERE key = ?) WHERE place = -1", key - 1)
 
     assert {(what, place) for what, place, _ in findings_in(filled)} <= {("reordered", seq), ("reordered", seq - 1)}
     assert findings_in(filled)
+
+
+@pytest.mark.parametrize("place", [5, 15])
+def test_a_record_that_its_run_does_not_show_is_found(filled, place):
+    """A record that no run shows, since what tells where its records are says otherwise, is found."""
+    change(filled, "INSERT INTO records(key, head, data) SELECT key, head, data FROM records WHERE place = ?", place)
+    change(filled, "UPDATE placed SET upto = upto + 1")
+    change(filled, "UPDATE records SET key = key + 1 WHERE place = ?", place)
+
+    with Reading(filled) as reading:
+        assert [str(one) for one in find_strays(reading)] == [
+            "inserted: 2 records belong to no run of the ledger",
+        ]
+
+
+def test_a_receipt_of_another_run_is_found(filled):
+    """A receipt that the lists show under another run is missed in its own, and found in the other."""
+    key, seq = place_of(filled, "receipt")
+    change(filled, f"UPDATE receipts SET run = 2 WHERE {of(key)}")  # noqa: S608
+
+    assert findings_in(filled) == [("removed", seq, "receipt"), ("inserted", seq, None)]
+    with Reading(filled) as reading:
+        assert [str(one.what) for one in find_strays(reading)] == ["inserted"]
+
+
+def test_places_that_are_missing_are_found(filled):
+    """Records to which their run has no way any more are missed there, and found as some that belong to none."""
+    change(filled, "UPDATE places SET count = count - 1 WHERE key = (SELECT max(key) FROM places)")
+
+    assert [what for what, _, _ in findings_in(filled)] == ["cut off"]
+    with Reading(filled) as reading:
+        assert [str(one.what) for one in find_strays(reading)] == ["inserted"]
 
 
 def test_an_inserted_record_is_named(filled):
@@ -165,7 +202,7 @@ def test_an_inserted_record_is_named(filled):
 def test_what_lists_show_is_covered(filled, column):
     """Every column that receipts are listed, filtered or counted by is compared with the records."""
     key, seq = place_of(filled, "receipt")
-    change(filled, f"UPDATE receipts SET {column} = CASE WHEN {column} = 1 THEN 2 ELSE 1 END WHERE record = ?", key)  # noqa: S608
+    change(filled, f"UPDATE receipts SET {column} = CASE WHEN {column} = 1 THEN 2 ELSE 1 END WHERE {of(key)}")  # noqa: S608
 
     with Reading(filled) as reading:
         found = verify_run(reading, runs_of(filled)[0]).findings
@@ -186,7 +223,7 @@ def test_receipts_that_lists_lack_or_make_up_are_found(filled):
     """A receipt that no list shows is named, and one that a list shows and that was never recorded."""
     key, seq = place_of(filled, "receipt")
     tool, tool_seq = place_of(filled, "tool")
-    change(filled, "UPDATE receipts SET record = ? WHERE record = ?", tool, key)
+    change(filled, f"UPDATE receipts SET place = (SELECT place FROM records WHERE key = {tool}) WHERE {of(key)}")  # noqa: S608
 
     assert sorted(findings_in(filled)) == [("inserted", tool_seq, None), ("removed", seq, "receipt")]
 
@@ -242,7 +279,7 @@ def test_a_run_that_was_taken_out_is_missed(filled):
     assert found[0] == "removed: 1 runs were taken out of the ledger"
     assert [text.partition(" ")[0] for text in found] == ["removed:", "inserted:", "inserted:"]
 
-    change(filled, "DELETE FROM receipts WHERE record >> 32 = 1")
+    change(filled, "DELETE FROM receipts WHERE run = 1")
     change(filled, "DELETE FROM records WHERE key >> 32 = 1")
     with Reading(filled) as reading:
         assert [str(one.what) for one in find_strays(reading)] == ["removed"]

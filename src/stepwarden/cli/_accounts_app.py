@@ -4,6 +4,9 @@ from typing import Literal
 
 from cyclopts import App
 
+from ._options import Debug, Ledger
+from ._whole import Whole
+
 
 def add_accounts_commands(app: App) -> None:
     """Add the commands.
@@ -11,7 +14,9 @@ def add_accounts_commands(app: App) -> None:
     Args:
         app: The program.
     """
-    accounts = App(name="accounts", help="Look at accounts, budgets that outlive a run; set, pause and resume them.")
+    accounts = App(
+        name="accounts", help="Show, limit, pause and resume accounts, which are budgets that outlive a run."
+    )
     accounts.default(_list)
     accounts.command(_list, name="list")
     accounts.command(_show, name="show")
@@ -21,27 +26,23 @@ def add_accounts_commands(app: App) -> None:
     app.command(accounts)
 
 
-def _list(*, ledger: str | None = None, json: bool = False, debug: bool = False) -> int:  # noqa: ARG001 - read where errors are told
-    """List every account: what is spent, held and uncertain, in all, today and in this hour (UTC).
+def _list(*, ledger: Ledger = None, json: bool = False, debug: Debug = False) -> int:  # noqa: ARG001 - read where errors are told
+    """List every account: what is spent, held and uncertain in total, today and in this hour (UTC).
 
     Args:
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        json: Print one JSON object with every number, and nothing else.
-        debug: Show the traceback of an error.
+        json: Print a single JSON object with every number.
     """
     from ._accounts_command import list_accounts
 
     return list_accounts(None, ledger=ledger, as_json=json)
 
 
-def _show(name: str, /, *, ledger: str | None = None, json: bool = False, debug: bool = False) -> int:  # noqa: ARG001
+def _show(name: str, /, *, ledger: Ledger = None, json: bool = False, debug: Debug = False) -> int:  # noqa: ARG001
     """Show one account.
 
     Args:
-        name: Its name; that of a tenant is `tenant:NAME`.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        json: Print one JSON object with every number, and nothing else.
-        debug: Show the traceback of an error.
+        name: The account's name; a tenant's account is `tenant:NAME`.
+        json: Print a single JSON object with every number.
     """
     from ._accounts_command import list_accounts
 
@@ -54,29 +55,27 @@ def _set(
     /,
     *,
     max_usd: str | None = None,
-    max_tokens: int | None = None,
-    max_input_tokens: int | None = None,
-    max_output_tokens: int | None = None,
-    max_calls: int | None = None,
+    max_tokens: Whole = None,
+    max_input_tokens: Whole = None,
+    max_output_tokens: Whole = None,
+    max_calls: Whole = None,
     clear: bool = False,
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
 ) -> int:
-    """Set an account's limits in one window; they come before those that the code declares for it.
+    """Set an account's limits in one window; they override those that the code declares.
 
     Args:
-        name: Its name; one that is new is made. That of a tenant is `tenant:NAME`.
-        window: For all time, for each day or for each hour (UTC).
+        name: The account's name; a new one is created. A tenant's account is `tenant:NAME`.
+        window: All time, each day, or each hour (UTC).
         max_usd: The most USD.
         max_tokens: The most input and output tokens together.
         max_input_tokens: The most input tokens.
         max_output_tokens: The most output tokens.
         max_calls: The most model calls.
-        clear: Take back what was set, so that what the code declares is in force again.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        json: Print one JSON object that tells how it stands now.
-        debug: Show the traceback of an error.
+        clear: Remove what was set, so that the code's declaration is in force again.
+        json: Print a single JSON object with the account's new state.
     """
     from ._accounts_command import set_account
 
@@ -95,32 +94,28 @@ def _pause(
     /,
     *,
     reason: str = "",
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
 ) -> int:
-    """Pause an account: every call on it is refused from now on, in every process.
+    """Pause an account: from now on, every process refuses calls on it.
 
     Args:
-        name: Its name.
-        reason: Why, which the error says.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        json: Print one JSON object that tells how it stands now.
-        debug: Show the traceback of an error.
+        name: The account's name.
+        reason: Why; the error message includes it.
+        json: Print a single JSON object with the account's new state.
     """
     from ._accounts_command import pause_account
 
     return pause_account(name, reason, ledger=ledger, as_json=json)
 
 
-def _resume(name: str, /, *, ledger: str | None = None, json: bool = False, debug: bool = False) -> int:  # noqa: ARG001
-    """Let calls on a paused account go on.
+def _resume(name: str, /, *, ledger: Ledger = None, json: bool = False, debug: Debug = False) -> int:  # noqa: ARG001
+    """Resume a paused account.
 
     Args:
-        name: Its name.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        json: Print one JSON object that tells how it stands now.
-        debug: Show the traceback of an error.
+        name: The account's name.
+        json: Print a single JSON object with the account's new state.
     """
     from ._accounts_command import pause_account
 

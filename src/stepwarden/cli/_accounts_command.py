@@ -53,7 +53,7 @@ def list_accounts(name: str | None, *, ledger: str | None, as_json: bool) -> int
                 "name": named(one_line(state.name), "bold") if is_first else Text(),
                 "window": Text(window.window),
                 **_numbers(window),
-                "paused": Text("paused" if is_first and state.paused is not None else "", "bold red"),
+                "paused": Text(_paused(state) if is_first else "", "bold red"),
             }
             table.add_row(*(cells[str(column.header)] for column in table.columns))
     if not states:
@@ -83,12 +83,16 @@ def set_account(
         LedgerError: If the ledger cannot be written.
     """
     given = {field: value for field, value in limits.items() if value is not None}
-    if clear == bool(given):
+    if clear and given:
+        raise UsageError(f"--clear takes back what was set, so it goes without {_option(next(iter(given)))}")
+    if not clear and not given:
         raise UsageError("give at least one limit, such as --max-usd 20, or --clear to take back what was set")
-    try:
-        budget = parse_account_budget(Budget.from_dict(given), window) or Budget()
-    except DefinitionError as error:
-        raise UsageError(str(error)) from error
+    for field, value in given.items():
+        try:
+            Budget.from_dict({field: value})
+        except DefinitionError as error:
+            raise UsageError(str(error).replace(f"budget.{field}", _option(field), 1)) from error
+    budget = parse_account_budget(Budget.from_dict(given), window) or Budget()
 
     def alter(terms: Terms) -> None:
         if clear:
@@ -135,15 +139,24 @@ def _change(name: str, alter: Callable[[Terms], None], path: Path, *, as_json: b
         say(encode(state))
         return 0
     limits = [f"{one.window} {_limits(one.budget)}" for one in state.windows if one.budget != Budget()]
-    is_paused = "is paused" if state.paused is not None else "is open"
-    say(f"account {one_line(name)} {is_paused}; limits: {'; '.join(limits) or 'none'}")
+    say(f"account {one_line(name)} is {_paused(state) or 'open'}; limits: {'; '.join(limits) or 'none'}")
     return 0
+
+
+def _option(field: str) -> str:
+    return "--" + field.replace("_", "-")
 
 
 def _limits(budget: Budget) -> str:
     fields = ("max_tokens", "max_input_tokens", "max_output_tokens", "max_usd", "max_calls")
     given = ((field, getattr(budget, field)) for field in fields)
     return ", ".join(f"{field} {value}" for field, value in given if value is not None)
+
+
+def _paused(state: AccountState) -> str:
+    if state.paused is None:
+        return ""
+    return f"paused: {one_line(state.paused)}" if state.paused else "paused"
 
 
 def _numbers(window: WindowState) -> dict[str, Text]:
@@ -163,5 +176,5 @@ def _find(states: tuple[AccountState, ...], name: str) -> AccountState:
     for state in states:
         if state.name == name:
             return state
-    known = ", ".join(one_line(state.name) for state in states) or "none yet"
-    raise UsageError(f"there is no account {name!r} in this ledger: {known}; `accounts set` makes one")
+    known = ", ".join(one_line(state.name) for state in states) or "none"
+    raise UsageError(f"there is no account {name!r} in this ledger (accounts: {known}); `accounts set` creates one")

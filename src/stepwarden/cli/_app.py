@@ -9,9 +9,11 @@ from cyclopts import App, CycloptsError, Parameter
 from stepwarden import LedgerError
 
 from ._ledger_app import add_ledger_commands
+from ._options import Debug, Sign, WrittenLedger
 from ._problem import UsageError, complain
+from ._whole import Whole
 
-_SUMMARY = "Run LLM agents, each step inside its own contract: model, budget, policy, receipt."
+_SUMMARY = "Run LLM agents whose every step has its own contract: model, budget, policy, receipt."
 
 _EXIT_STATUS = """\
 Exit status: 0 done; 1 the agent failed, or a check found something; 2 wrong usage or input; 3 a budget or an \
@@ -65,25 +67,22 @@ def _run(
     input_path: Annotated[str | None, Parameter(name="--input", allow_leading_hyphen=True)] = None,
     arg: Annotated[tuple[str, ...], Parameter(name="--arg", allow_leading_hyphen=True)] = (),
     budget_usd: str | None = None,
-    budget_tokens: int | None = None,
-    ledger: str | None = None,
-    sign: str | None = None,
+    budget_tokens: Whole = None,
+    ledger: WrittenLedger = None,
+    sign: Sign = None,
     json: bool = False,
-    debug: bool = False,
+    debug: Debug = False,
 ) -> int:
-    """Run a persona: what it returns on stdout, what it did and spent on stderr.
+    """Run a persona. Its output goes to stdout; what it did and spent goes to stderr.
 
     Args:
-        target: The persona or step, as `module:name`; the module may lie in the current directory.
-        input_path: Take the arguments from this file: a `*.json` file is an object of keyword arguments, any other
-            file is text and the only argument; `-` is text from stdin.
+        target: The persona or step, as `module:name`; the module may be in the current directory.
+        input_path: Read the arguments from this file: a `*.json` file holds an object of keyword arguments; any other
+            file is text, passed as the only argument; `-` is text from stdin.
         arg: One argument, as `name=value`; a value that is JSON is read as JSON. May be repeated.
         budget_usd: The most that the run may spend, in USD.
         budget_tokens: The most tokens, in and out, that the run may use.
-        ledger: The file that everything is recorded in; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        sign: The file of a private key that the run's records are signed with; `keys new` makes one.
-        json: Print one JSON object with the output, the error and every receipt, and nothing else.
-        debug: Show the traceback of an error.
+        json: Print a single JSON object with the output, the error and every receipt.
     """
     from ._run_command import run_persona
 
@@ -105,19 +104,16 @@ def _demo(
     file: str | None = None,
     /,
     *,
-    ledger: str | None = None,
-    sign: str | None = None,
+    ledger: WrittenLedger = None,
+    sign: Sign = None,
     json: bool = False,
-    debug: bool = False,
+    debug: Debug = False,
 ) -> int:
-    """Watch an agent of nine steps work on a text, with a small model in this process: no key, no network.
+    """Watch an agent with nine steps work on a text, using a small model in this process: no key, no network.
 
     Args:
         file: A text file; by default this project's own README.
-        ledger: The file that everything is recorded in; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        sign: The file of a private key that the run's records are signed with; `keys new` makes one.
-        json: Print one JSON object with the output, the error and every receipt, and nothing else.
-        debug: Show the traceback of an error.
+        json: Print a single JSON object with the output, the error and every receipt.
     """
     from ._demo_command import show_demo
 

@@ -37,7 +37,7 @@ def read_arguments(path: str | None, pairs: Sequence[str]) -> Arguments:
     if path is None:
         return Arguments(by_name=_read_pairs(pairs))
     if pairs:
-        raise UsageError("--input and --arg cannot both be given: the arguments come from the one or from the other")
+        raise UsageError("give either --input or --arg, not both")
     if path.endswith(".json"):
         return Arguments(by_name=_read_object(path))
     return Arguments(positional=(_read_text(path),))

@@ -45,7 +45,7 @@ def export_run(wanted: str, out: str | None, *, ledger: str | None, as_json: boo
                 writing.flush()
                 os.fsync(writing.fileno())
         except FileExistsError:
-            raise UsageError(f"{file} exists, and is not written over: name another file") from None
+            raise UsageError(f"{file} already exists and is not overwritten; choose another file") from None
         except OSError as error:
             raise UsageError(f"{file} cannot be written: {error.strerror}") from error
     if as_json:

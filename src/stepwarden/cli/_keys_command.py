@@ -28,6 +28,6 @@ def new_keys(out: str, *, as_json: bool) -> int:
     if as_json:
         say(encode({"private": str(private), "public": str(public)}))
         return 0
-    say(f"{private}: the private key, to sign runs with; whoever has it can sign as you")
-    say(f"{public}: the public key, to check them with; give it to whoever verifies")
+    say(f"{private}: the private key, to sign runs with; keep it secret: anyone who has it can sign as you")
+    say(f"{public}: the public key, to verify them with; give it to anyone who verifies")
     return 0

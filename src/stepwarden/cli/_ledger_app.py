@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from ._accounts_app import add_accounts_commands
+from ._options import Debug, Ledger
+from ._whole import read_whole
 
 
 def add_ledger_commands(app: App) -> None:
@@ -13,10 +15,10 @@ def add_ledger_commands(app: App) -> None:
     Args:
         app: The program.
     """
-    receipts = App(name="receipts", help="List receipts, the newest first, or export a run's.")
+    receipts = App(name="receipts", help="List receipts, newest first, or export a run.")
     receipts.default(_receipts)
     receipts.command(_export, name="export")
-    keys = App(name="keys", help="Make the keys that runs are signed and checked with.")
+    keys = App(name="keys", help="Make keys to sign and verify runs with.")
     keys.command(_new, name="new")
     app.command(receipts)
     app.command(_show, name="show")
@@ -27,7 +29,7 @@ def add_ledger_commands(app: App) -> None:
     add_accounts_commands(app)
 
 
-Limit = Annotated[int, Parameter(show_default=True)]
+Limit = Annotated[int, Parameter(show_default=True, converter=read_whole)]
 
 
 def _receipts(
@@ -42,26 +44,24 @@ def _receipts(
     min_usd: str | None = None,
     max_usd: str | None = None,
     limit: Limit = 20,
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001 - read where errors are told
+    debug: Debug = False,  # noqa: ARG001 - read where errors are told
 ) -> int:
-    """List receipts, the newest first.
+    """List receipts, newest first.
 
     Args:
-        run: Only of this run: its id, the beginning of it, or `last`.
-        persona: Only those that ran in this persona.
-        step: Only of the step or persona of this name.
-        model: Only those whose last model was this one.
-        status: Only those that ended like this: completed, failed, skipped, escalated, denied, cancelled, abandoned.
-        since: Only those that ended at this time or later: 2026-11-25, 2026-11-25T09:30 (UTC), or 24h, 7d ago.
+        run: Only this run: its id, the beginning of it, or `last`.
+        persona: Only what ran in this persona.
+        step: Only the step or persona of this name.
+        model: Only those that used this model last.
+        status: Only those with this status: completed, failed, skipped, escalated, denied, cancelled, abandoned.
+        since: Only those that ended at this time or later: 2026-11-25, 2026-11-25T09:30 (UTC), or 24h or 7d ago.
         until: Only those that ended at this time or earlier.
-        min_usd: Only those that spent at least this, in USD, with all under them.
-        max_usd: Only those that spent at most this.
-        limit: The most of them.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        json: Print one JSON object with the whole receipts, and nothing else.
-        debug: Show the traceback of an error.
+        min_usd: Only those that spent at least this much in USD, including everything under them.
+        max_usd: Only those that spent at most this much.
+        limit: How many to list at most.
+        json: Print a single JSON object with the complete receipts.
     """
     from ._receipts_command import list_receipts
 
@@ -86,18 +86,16 @@ def _export(
     /,
     *,
     out: str | None = None,
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
 ) -> int:
-    """Write a run's records to a file that anybody can verify: JSON Lines, with the signed head at the end.
+    """Write a run's records to a file that anyone can verify: JSON Lines, ending with the signed head.
 
     Args:
         run: The run: its id, the beginning of it, or `last`.
-        out: The file, which must not exist; by default stdout.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        json: Print one JSON object that tells what was written.
-        debug: Show the traceback of an error.
+        out: The file to write, which must not exist yet; by default stdout.
+        json: Print a single JSON object that says what was written.
     """
     from ._export_command import export_run
 
@@ -105,22 +103,20 @@ def _export(
 
 
 def _show(
-    run: str,
+    run: str = "last",
     /,
     *,
     limit: Limit = 200,
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
 ) -> int:
-    """Show a run as a tree: what each scope spent itself and in all, its calls and tools, and what went wrong.
+    """Show a run as a tree: what each scope spent itself and in total, its calls and tools, and what went wrong.
 
     Args:
-        run: The run: its id, the beginning of it, or `last`.
-        limit: The most receipts, the newest.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        json: Print one JSON object with everything, and nothing else.
-        debug: Show the traceback of an error.
+        run: The run: its id, the beginning of it, or `last`, the default.
+        limit: How many receipts to show at most; the newest are kept.
+        json: Print a single JSON object with everything.
     """
     from ._show_command import show_run
 
@@ -136,23 +132,21 @@ def _stats(
     model: str | None = None,
     since: str | None = None,
     until: str | None = None,
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
 ) -> int:
-    """Show what activations cost, how many ran out, and which budgets are too tight or too loose.
+    """Show what steps and personas cost, how many ran out of budget, and which budgets are too tight or too loose.
 
     Args:
         by: One table only: by persona, step, model or day.
-        run: Only of this run: its id, the beginning of it, or `last`.
-        persona: Only those that ran in this persona.
-        step: Only of the step or persona of this name.
-        model: Only those whose last model was this one.
-        since: Only those that ended at this time or later: 2026-11-25, 2026-11-25T09:30 (UTC), or 24h, 7d ago.
+        run: Only this run: its id, the beginning of it, or `last`.
+        persona: Only what ran in this persona.
+        step: Only the step or persona of this name.
+        model: Only those that used this model last.
+        since: Only those that ended at this time or later: 2026-11-25, 2026-11-25T09:30 (UTC), or 24h or 7d ago.
         until: Only those that ended at this time or earlier.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        json: Print one JSON object with every number, and nothing else.
-        debug: Show the traceback of an error.
+        json: Print a single JSON object with every number.
     """
     from ._stats_command import show_stats
 
@@ -174,49 +168,44 @@ def _verify(
     /,
     *,
     public_key: str | None = None,
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
 ) -> int:
-    """Check that what is there is what was recorded, and name each record that was tampered with.
+    """Check that the records are as they were written, and name each one that was tampered with.
 
-    Exit status 1 if anything was. Without a public key only integrity is claimed, not who wrote it.
+    The exit status is 1 if any was. Without a public key, this checks integrity only, not who wrote the records.
 
     Args:
         what: A run (its id, the beginning of it, or `last`), or a file that `receipts export` wrote; by default every
             run of the ledger.
-        public_key: The file of the public key of whoever signed; what this key did not sign is found.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        json: Print one JSON object with everything that was found, and nothing else.
-        debug: Show the traceback of an error.
+        public_key: The signer's public key file; anything that this key did not sign is reported.
+        json: Print a single JSON object with everything that was found.
     """
     from ._verify_command import verify_records
 
     return verify_records(what, ledger=ledger, public_key=public_key, as_json=json)
 
 
-def _recover(*, ledger: str | None = None, json: bool = False, debug: bool = False) -> int:  # noqa: ARG001
-    """Account for the runs of processes that have died: what was in flight is charged, and the run ends as abandoned.
+def _recover(*, ledger: Ledger = None, json: bool = False, debug: Debug = False) -> int:  # noqa: ARG001
+    """Account for runs whose process has died: charge what was in flight, and end each run as abandoned.
 
-    The next `run` does it, too. A run that another living process has open is left alone.
+    The next `run` does this too. Runs that another living process has open are left alone.
 
     Args:
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        json: Print one JSON object that tells which, and nothing else.
-        debug: Show the traceback of an error.
+        json: Print a single JSON object that lists them.
     """
     from ._recover_command import recover_runs
 
     return recover_runs(ledger=ledger, as_json=json)
 
 
-def _new(*, out: str, json: bool = False, debug: bool = False) -> int:  # noqa: ARG001
-    """Write a new private key to a file, and its public key to the same name with `.pub` behind it.
+def _new(*, out: str, json: bool = False, debug: Debug = False) -> int:  # noqa: ARG001
+    """Write a new private key to a file, and its public key to the same name with `.pub` appended.
 
     Args:
-        out: The file; neither may exist.
-        json: Print one JSON object that names the files, and nothing else.
-        debug: Show the traceback of an error.
+        out: The private key file; neither file may exist yet.
+        json: Print a single JSON object that names the files.
     """
     from ._keys_command import new_keys
 

@@ -34,7 +34,7 @@ def ledger_path(option: str | None) -> Path:
     if not named:
         raise UsageError(f"{where} must be the path of a ledger's file, not empty")
     if "://" in named:
-        raise UsageError(f"{where} must be the path of a ledger's file, not {named!r}: this version knows no databases")
+        raise UsageError(f"{where} must be the path of a ledger's file, not {named!r}: databases are not supported yet")
     return Path(named)
 
 
@@ -46,7 +46,7 @@ def existing_ledger(option: str | None) -> Path:
     """
     path = ledger_path(option)
     if not path.is_file():
-        raise UsageError(f"there is no ledger {path}; `stepwarden run` makes one, and --ledger names another")
+        raise UsageError(f"there is no ledger at {path}; `stepwarden run` creates one, and --ledger names another")
     return path
 
 

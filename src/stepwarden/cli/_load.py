@@ -47,10 +47,10 @@ def find_persona(target: str) -> Callable[..., Any]:
             f"`{hint}:{path or 'persona'}`, in the folder that it is in"
         )
     if not all(part.isidentifier() for part in module_name.split(".")):
-        raise UsageError(f"{target!r} is no persona's address; it must be module:persona, such as agent:captain")
+        raise UsageError(f"{target!r} does not name a persona; it must be module:persona, such as agent:captain")
     module = _import(module_name)
     if not colon or not path:
-        raise UsageError(f"{target!r} names no persona; it must be module:persona, and {_what_it_has(module)}")
+        raise UsageError(f"{target!r} does not name a persona; it must be module:persona, and {_what_it_has(module)}")
     found: Any = module
     for name in path.split("."):
         try:

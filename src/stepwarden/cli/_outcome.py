@@ -79,7 +79,7 @@ class Outcome:
         if isinstance(told, KeyboardInterrupt):
             return "interrupted"
         if isinstance(told, sw.StepwardenError):
-            return str(told)
+            return "; ".join((str(told), *getattr(told, "__notes__", ())))  # the notes say what to do
         return f"{self.run.name} failed: {describe(told)}"
 
     def as_record(self, **more: object) -> dict[str, object]:

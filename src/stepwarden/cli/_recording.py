@@ -40,7 +40,7 @@ class Recording:
             run: The run's id.
         """
         show(console, "")
-        show(console, Text(f"recorded; to look at it again: {how_to_look('show', run, self.path)}", "dim"))
+        show(console, Text(f"recorded; show it again with: {how_to_look('show', run, self.path)}", "dim"))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import traceback
 from rich.console import Console
 
 from ._notes import notes_table
-from ._outcome import Outcome
+from ._outcome import Ending, Outcome
 from ._problem import complain
 from ._screen import show
 from ._table import receipts_table
@@ -46,4 +46,5 @@ def show_problem(outcome: Outcome, *, debug: bool) -> None:
         return
     if debug:
         traceback.print_exception(outcome.error, file=sys.stderr)
-    complain(outcome.problem)
+    hint = "" if debug or outcome.ending is not Ending.FAILED else "; --debug shows the traceback"
+    complain(f"{outcome.problem}{hint}")

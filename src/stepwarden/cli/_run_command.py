@@ -1,7 +1,8 @@
 """`stepwarden run`: call a persona inside a run of its own."""
 
+import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 
 import stepwarden as sw
 
@@ -50,7 +51,8 @@ def run_persona(
         LedgerError: If the ledger cannot be opened.
     """
     budget = _read_budget(budget_usd, budget_tokens)
-    with importing_from_here():
+    # What the agent prints itself would stand beside the one JSON object, and make it unreadable.
+    with redirect_stdout(sys.stderr) if as_json else nullcontext(), importing_from_here():
         persona = find_persona(target)
         arguments = read_arguments(input_path, pairs)
         check_arguments(target, persona, arguments)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from string import hexdigits
 from typing import Any
 
 from stepwarden import LedgerError
@@ -13,7 +14,7 @@ from stepwarden.ledger._stored import find_strays, verify_ledger, verify_run
 
 from ._format import plural
 from ._json import encode
-from ._ledger_path import existing_ledger, find_run
+from ._ledger_path import LAST, existing_ledger, find_run
 from ._output import say
 from ._problem import UsageError, complain, one_line
 
@@ -44,6 +45,9 @@ def verify_records(what: str | None, *, ledger: str | None, public_key: str | No
         if not _is_ledger(file):
             return _tell([_verify_file(file, key)], (), str(file), as_json=as_json)
         ledger, what = what, None
+    elif what not in (None, LAST) and not set(what).issubset(hexdigits):
+        # Said before a ledger is looked for, which there need not be where a file is to be verified.
+        raise UsageError(f"there is no run {one_line(what)}, and no file of that name")
     path = existing_ledger(ledger)
     with Reading(path) as opened:
         if what is not None:

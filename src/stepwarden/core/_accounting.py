@@ -48,6 +48,13 @@ def at_least_0(value: object, name: str) -> int:
     return number
 
 
+def read_model(value: object) -> str:
+    """Read a model's name that is no plain `str`: a StrEnum is one, too; raise a TypeError for what is no string."""
+    if not isinstance(value, str):
+        raise TypeError(f"model must be the name of a model or None, not {value!r}")
+    return str(value)
+
+
 def check_timeout(timeout: object) -> None:
     """Raise a TypeError or ValueError for what is no number of seconds."""
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
@@ -108,15 +115,26 @@ def measure(
     Raises:
         TypeError: If a count is no int.
     """
-    read = count(cache_read_tokens, "cache_read_tokens")
-    write = count(cache_write_tokens, "cache_write_tokens")
-    reasoned = count(reasoning_tokens, "reasoning_tokens")
-    if cost is None:
-        cost = actual_cost(rates, input_tokens, output_tokens, read, write, reasoned)
+    # Each of these is a plain 0 as a rule; nothing is called for that.
+    read = cache_read_tokens if type(cache_read_tokens) is int else count(cache_read_tokens, "cache_read_tokens")
+    write = cache_write_tokens if type(cache_write_tokens) is int else count(cache_write_tokens, "cache_write_tokens")
+    reasoned = reasoning_tokens if type(reasoning_tokens) is int else count(reasoning_tokens, "reasoning_tokens")
+    if read < 0 or write < 0 or reasoned < 0:
+        read, write, reasoned = max(0, read), max(0, write), max(0, reasoned)
+    if cost is None and rates is not None:
+        cost = rates.cost(
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cache_read_tokens=read,
+            cache_write_tokens=write,
+            reasoning_tokens=reasoned,
+        )
+    elif cost is None and not input_tokens and not output_tokens:
+        cost = 0
     if cost is not None and not (read or write or reasoned or estimated or unpriced_part):
         return cost, None, None
     error = unpriced(scope, model) if cost is None and has_usd_limit(scope) else None
-    return cost or 0, Extra(read, write, reasoned, int(cost is None or unpriced_part), int(estimated)), error
+    return cost or 0, Extra(read, write, reasoned, int(cost is None or unpriced_part), int(bool(estimated))), error
 
 
 def late_owner(scope: Scope, input_tokens: int, output_tokens: int, cost: int, calls: int, tools: int = 0) -> Scope:

@@ -31,12 +31,7 @@ def scope_class(plan: Plan) -> type[StepScope | PersonaScope]:
 
 
 def enter(
-    plan: Plan,
-    current: Scope | None,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    called_before: bool = False,
+    plan: Plan, current: Scope | None, args: tuple[Any, ...], kwargs: dict[str, Any], *, called_before: bool = False
 ) -> Pending[tuple[Activation, tuple[Any, ...], dict[str, Any]]]:
     """Begin an activation where there is more to do than to open a scope: hooks, an implicit run, a closed leaf.
 
@@ -123,6 +118,11 @@ def close_early(scope: Activation, args: tuple[Any, ...], kwargs: Mapping[str, A
     """End a generator's activation that its consumer closed before the body was through."""
     leave(scope, Status.CANCELLED)
     yield from _last_hooks(scope, None, _tell_failure(scope, GeneratorExit(), args, kwargs))
+
+
+def is_innermost(scope: Activation) -> bool:
+    """Tell whether nothing inside an activation is open in this context, and no run was opened for it alone."""
+    return get_leaf() is scope and scope.outer is not None
 
 
 def finish(scope: Activation) -> None:

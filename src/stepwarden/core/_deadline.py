@@ -53,10 +53,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) ->
 
 
 async def close_deadline(
-    scope: Scope,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: TracebackType | None,
+    scope: Scope, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
 ) -> BaseException | None:
     """Stop the timeout of a scope, if one was started.
 
@@ -73,7 +70,7 @@ async def close_deadline(
         passed = deadline_error(scope)
         passed.__cause__ = timeout
         # A guarded stream that was read when the timeout came has left here what it had received.
-        passed.partial = getattr(timeout.__cause__, "partial", None)
+        passed.partial = scope.detail.partial
         tell_refused(scope, passed)
         return passed
     return error
@@ -104,11 +101,8 @@ def deadline_error(scope: Scope) -> BudgetExceededError:
     # The loop's timer and our clock may differ by a hair; what is told must not contradict itself.
     consumed = max(scope.spent("max_seconds"), scope.limits.nanoseconds)
     return budget_error(
-        scope,
-        "max_seconds",
+        scope, "max_seconds",
         f"exceeded max_seconds budget ({show('max_seconds', consumed)} of "
         f"{show('max_seconds', scope.limits.nanoseconds)})",
-        phase="deadline",
-        reason="deadline",
-        consumed=consumed,
-    )
+        phase="deadline", reason="deadline", consumed=consumed,
+    )  # fmt: skip

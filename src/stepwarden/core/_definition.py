@@ -8,8 +8,9 @@ from typing import Any
 
 from ._account import Account, parse_accounts
 from ._boundary import ErrorBoundary, parse_boundary
-from ._budget import Budget, parse_budget, parse_name, refuse_unknown_keys
+from ._budget import Budget, parse_budget, parse_name
 from ._policy import Policy, SideEffect, SideEffectLike, parse_ceiling, parse_tools
+from ._unknown import refuse_unknown_keys
 from .errors import DefinitionError
 
 
@@ -17,7 +18,7 @@ def parse_model(value: object, path: str) -> str | None:
     """Read a model's name, where an empty string counts as not declared."""
     if value is not None and not isinstance(value, str):
         raise DefinitionError(f"{path} must be a model name or None, not {value!r}")
-    return value or None
+    return str(value) if value else None  # a StrEnum is kept as what it says
 
 
 def parse_output_default(value: object, path: str) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from ._accounting import actual_cost, count, late_owner, measure
+from ._accounting import actual_cost, count, late_owner, measure, read_model
 from ._amount import CALL, COST, MOST_BITS, OUTPUT
 from ._charge import charge, exceeded, turn
 from ._draw import settle_entries
@@ -48,7 +48,7 @@ def context_hold() -> Hold | None:
 
 
 class Hold:
-    """Be what one call may spend, until it is settled or released.
+    """Reserve what one call may spend, until it is settled or released.
 
     Made by a `Reservation`. Outside every scope it grants what was asked and settles nowhere.
 
@@ -132,7 +132,7 @@ class Hold:
             UnpricedModelError: If it used tokens that have no price while a USD limit is in force; the usage stays
                 counted, without a cost.
             ValueError: If the cost is negative, not finite or no amount, or a count is 2**45 or more.
-            TypeError: If a count is no int, or is left out though some was reserved.
+            TypeError: If a count is no int, the model no string, or a count is left out though some was reserved.
         """
         if (
             input_tokens.__class__ is not int
@@ -146,7 +146,7 @@ class Hold:
             self._close_unscoped()
             return
         cost = self.fixed_cost if cost_usd is None else picodollars(cost_usd, "cost_usd")
-        used = model or self.model
+        used = (model if model.__class__ is str else read_model(model)) if model else self.model
         extra = error = None
         if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated or unpriced:
             is_other = cost is None and model is not None and model != self.model

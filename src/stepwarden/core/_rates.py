@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._budget import refuse_unknown_keys
 from ._money import picodollars
+from ._unknown import refuse_unknown_keys
 from .errors import DefinitionError
 
 # A rate is held per million tokens, so that a price such as $0.0028 per million stays a whole number.
@@ -201,9 +201,4 @@ def rates_from_mapping(model: str, mapping: Mapping[str, Any]) -> Rates:
         key: picodollars(usd, f"{entry}.{key} (USD per million tokens)", DefinitionError)
         for key, usd in mapping.items()
     }
-    return Rates(
-        input=rates["input"],
-        output=rates["output"],
-        cache_read=rates.get("cache_read"),
-        cache_write=rates.get("cache_write"),
-    )
+    return Rates(rates["input"], rates["output"], rates.get("cache_read"), rates.get("cache_write"))

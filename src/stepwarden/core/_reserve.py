@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._accounting import at_least_0, check_timeout, has_usd_limit, unpriced
+from ._accounting import at_least_0, check_timeout, has_usd_limit, read_model, unpriced
 from ._amount import MOST_BITS
 from ._charge import set_aside, timed_out
 from ._draw import account_timed_out, draw, look_first, wait_for_room
@@ -37,12 +37,12 @@ R = TypeVar("R")
 class Reservation:
     """Describe the worst case of a call; the hold is taken by ``with``, ``async with``, `acquire` or ``await``.
 
-    Made by `reserve`; it may be used again, also while a hold of it is open. A block that is left before its hold was
-    settled or released keeps the worst case: the input counts as spent, the rest as uncertain.
+    Made by `reserve`; it may be used more than once, even while one of its holds is open. A block that is left before
+    its hold was settled or released keeps the worst case: the input counts as spent, the rest as uncertain.
 
-    Take it in the task that makes the call, with a *timeout* of its own. `asyncio.wait_for` (before Python 3.12) and
-    `asyncio.to_thread` take it in a copy of the context, where the caller does not know of it: its next reservation
-    may then wait for it as long as it may at all, instead of being refused as ``would_deadlock``.
+    Take it in the task that makes the call, and use *timeout*. `asyncio.wait_for` (before Python 3.12) and
+    `asyncio.to_thread` take it in a copy of the context that the caller cannot see: its next reservation may then
+    wait for this hold until it times out, instead of being refused as ``would_deadlock``.
     """
 
     __slots__ = ("_block", "_cost", "_input", "_min_output", "_model", "_others", "_output", "_timeout", "_wait")
@@ -153,8 +153,7 @@ class Reservation:
 
     def _place(self) -> tuple[Scope | None, str | None, Rates | None]:
         """Find where the hold is to be taken, for which model, and what that charges."""
-        model = self._model
-        scope = get_leaf()
+        model, scope = self._model, get_leaf()
         if scope is None or scope.status is not None:
             scope = resolve(scope)
             if scope is None:
@@ -187,12 +186,12 @@ class Reservation:
         hold.fixed_cost = cost
         hold.model = model
         hold.rates = rates
-        if scope is None:
-            hold.cost, hold.state = cost or 0, OPEN
-            return hold
         hold.state = PENDING
         if cost is None:
             cost = hold.cost_of(self._output)
+        if scope is None:
+            hold.cost, hold.state = cost, OPEN
+            return hold
         tree = scope.tree
         with tree.lock:
             if not tree.waiting:
@@ -358,13 +357,13 @@ def reserve(
     wait: bool = True,
     timeout: float | None = None,
 ) -> Reservation:
-    """Describe the worst case of a call, to be held on every scope around before the call is made.
+    """Describe the worst case of a call, to be held on every scope around it before the call is made.
 
     Args:
         input_tokens: The input that the call will have, at least 0.
         output_tokens: The most output that it may have; lowered to what can ever fit.
-        min_output_tokens: The least output that is of use; with less room, it is refused.
-        cost_usd: The cost, if it is fixed; None: by the run's prices, with the granted output.
+        min_output_tokens: The least output that is useful; with less room, the call is refused.
+        cost_usd: The cost, if it is fixed; None: computed from the run's prices and the granted output.
         model: The model, for its price; None: the default model in force.
         wait: Whether to wait for other calls' holds; if not, `ReserveTimeoutError` at once.
         timeout: The longest to wait, in seconds; never longer than `max_seconds` of a scope around or `max_wait`.
@@ -373,7 +372,7 @@ def reserve(
         The reservation, to be used as ``with``, ``async with``, ``.acquire()`` or ``await``.
 
     Raises:
-        TypeError: If a number is of another type.
+        TypeError: If a number is of another type, or the model is not a string.
         ValueError: If a number is negative, not finite, or of tokens and 2**45 or more.
     """
     if (
@@ -383,10 +382,12 @@ def reserve(
     ):
         input_tokens = at_least_0(input_tokens, "input_tokens")
         output_tokens = at_least_0(output_tokens, "output_tokens")
-    if min_output_tokens != 1:
+    if min_output_tokens.__class__ is not int or min_output_tokens != 1:
         min_output_tokens = at_least_0(min_output_tokens, "min_output_tokens")
-    if timeout is not None:
+    if timeout is not None and (timeout.__class__ is not float or not timeout >= 0):
         check_timeout(timeout)
+    if model is not None and model.__class__ is not str:
+        model = read_model(model)
     made = Reservation()  # without an `__init__`, which costs as much again as all of this
     made._input = input_tokens
     made._output = output_tokens

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._budget import parse_seconds
+from ._budget import parse_name, parse_seconds
 from ._hooks import Hooks
 from ._ledger import Ledger
 from ._memory import MemoryLedger
@@ -36,7 +36,7 @@ def parse_prices(table: object, path: str = "prices") -> dict[str, Rates]:
     """
     if not isinstance(table, Mapping):
         raise DefinitionError(f"{path} must be a mapping of model names to prices, not {table!r}")
-    return {model: rates_from_mapping(model, entry) for model, entry in table.items()}
+    return {parse_name(model, f"a model in {path}"): rates_from_mapping(model, entry) for model, entry in table.items()}
 
 
 def parse_ledger(ledger: object, path: str) -> Ledger:
@@ -80,18 +80,18 @@ def configure(
     max_wait: float = _KEEP,
     clock: Clock = _KEEP,
 ) -> None:
-    """Change what holds for the whole process; what is not given stays.
+    """Change settings of the whole process; what is not given stays as it is.
 
     Args:
-        ledger: Where runs that bring no ledger keep what they leave; in memory, only those that were opened
-            implicitly.
+        ledger: Where runs without a ledger of their own keep their records; a MemoryLedger serves only runs that are
+            opened implicitly.
         prices: USD per million tokens for each model; they come before the built-in list.
         unscoped_calls: ``"warn"``, ``"refuse"`` or ``"pass"`` a call, record or tool outside every scope.
         max_wait: The longest that a reservation waits, in seconds.
-        clock: Where runs that are opened from now on take the time from.
+        clock: The clock for runs that are opened from now on.
 
     Raises:
-        DefinitionError: If a value cannot be right; then nothing changes.
+        DefinitionError: If a value is invalid; then nothing changes.
     """
     if ledger is not _KEEP:
         parse_ledger(ledger, "ledger")
@@ -99,7 +99,7 @@ def configure(
         raise DefinitionError(f"unscoped_calls must be one of {', '.join(_UNSCOPED)}, not {unscoped_calls!r}")
     wait = _KEEP if max_wait is _KEEP else parse_seconds(max_wait, "max_wait")
     if clock is not _KEEP and not (hasattr(clock, "monotonic_ns") and hasattr(clock, "time_ns")):
-        raise DefinitionError(f"clock must have monotonic_ns() and time_ns(), and {clock!r} has not")
+        raise DefinitionError(f"clock must have monotonic_ns() and time_ns(), and {clock!r} does not")
     table = _KEEP if prices is _KEEP else parse_prices(prices)
     given = (
         ("ledger", ledger), ("prices", table), ("unscoped_calls", unscoped_calls), ("max_wait", wait),
@@ -138,7 +138,7 @@ def meet_lost_context(what: str) -> None:
     """
     run = None if settings.unscoped_calls == "pass" else entered_run()
     if run is not None:
-        _warn(f"{what} outside every scope while run `{run}` is open: no limit of that run holds for it")
+        _warn(f"{what} outside every scope while run `{run}` is open: no limit of that run applies to it")
 
 
 def _warn(what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Protocol
 
 from ._account import WINDOWS, Account, AccountState, WindowState, start_of, time_of
@@ -14,17 +15,16 @@ Amounts = tuple[int, int, int, int]
 NOTHING: Amounts = (0, 0, 0, 0)
 
 
+@dataclass(slots=True, eq=False)
 class Sheet:
     """Be the numbers of one account in one window, each as input tokens, output tokens, picodollars and calls."""
 
-    __slots__ = ("held", "spent", "uncertain")
-
-    def __init__(self, spent: Amounts = NOTHING, held: Amounts = NOTHING, uncertain: Amounts = NOTHING) -> None:
-        self.spent = spent
-        self.held = held
-        self.uncertain = uncertain
+    spent: Amounts = NOTHING
+    held: Amounts = NOTHING
+    uncertain: Amounts = NOTHING
 
 
+@dataclass(slots=True, eq=False)
 class Terms:
     """Be what holds for an account whoever asks: the limits that were declared last or set, and whether it is paused.
 
@@ -34,17 +34,9 @@ class Terms:
         paused: Why it is paused, or None.
     """
 
-    __slots__ = ("declared", "fixed", "paused")
-
-    def __init__(
-        self,
-        declared: dict[str, Budget] | None = None,
-        fixed: dict[str, Budget] | None = None,
-        paused: str | None = None,
-    ) -> None:
-        self.declared = {} if declared is None else declared
-        self.fixed = {} if fixed is None else fixed
-        self.paused = paused
+    declared: dict[str, Budget] = field(default_factory=dict)
+    fixed: dict[str, Budget] = field(default_factory=dict)
+    paused: str | None = None
 
 
 class Pages(Protocol):
@@ -104,6 +96,7 @@ class Booking:
         self.held, self.spent, self.uncertain = state
 
 
+@dataclass(slots=True, eq=False)
 class Blocked:
     """Tell why an account gives no hold.
 
@@ -117,34 +110,22 @@ class Blocked:
         needed: The least that would be accepted, in internal units.
         is_ever: Whether what is spent leaves no room, so that waiting is of no use.
         paused: Why it is paused, or None.
+
+    Attributes:
+        changes: How often the book had changed when this was found.
     """
 
-    __slots__ = ("changes", "is_ever", "limit", "name", "needed", "paused", "sheet", "start", "value", "window")
-
-    def __init__(
-        self,
-        name: str,
-        window: str = "",
-        start: int = 0,
-        limit: str = "",
-        value: int = 0,
-        sheet: Sheet | None = None,
-        needed: int = 0,
-        *,
-        is_ever: bool = True,
-        paused: str | None = None,
-    ) -> None:
-        self.name = name
-        self.window = window
-        self.start = start
-        self.limit = limit
-        self.value = value
-        self.sheet = sheet or Sheet()
-        self.needed = needed
-        self.is_ever = is_ever
-        self.paused = paused
-        # How often the book had changed when it was found.
-        self.changes = 0
+    name: str
+    window: str = ""
+    start: int = 0
+    limit: str = ""
+    value: int = 0
+    sheet: Sheet = field(default_factory=Sheet)
+    needed: int = 0
+    _: KW_ONLY
+    is_ever: bool = True
+    paused: str | None = None
+    changes: int = field(default=0, init=False)
 
 
 def move(pages: Pages, entry: Booking, held: Amounts, spent: Amounts, uncertain: Amounts) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from ._budget import Usage
@@ -16,33 +17,20 @@ T = TypeVar("T")
 CallEntry = tuple[str | None, int, int, int, str, bool]
 
 
+@dataclass(slots=True, eq=False)
 class Extra:
     """Count what most calls do not have, so that the hot path does not carry it.
 
     What is uncertain is set aside and not spent; it stands here since it comes and goes with a charge.
     """
 
-    __slots__ = (
-        "cache_read", "cache_write", "estimated", "reasoning", "uncertain_cost", "uncertain_output", "unpriced",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        cache_read: int = 0,
-        cache_write: int = 0,
-        reasoning: int = 0,
-        unpriced: int = 0,
-        estimated: int = 0,
-        uncertain_output: int = 0,
-        uncertain_cost: int = 0,
-    ) -> None:
-        self.cache_read = cache_read
-        self.cache_write = cache_write
-        self.reasoning = reasoning
-        self.unpriced = unpriced
-        self.estimated = estimated
-        self.uncertain_output = uncertain_output
-        self.uncertain_cost = uncertain_cost
+    cache_read: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    unpriced: int = 0
+    estimated: int = 0
+    uncertain_output: int = 0
+    uncertain_cost: int = 0
 
     def add(self, other: Extra) -> None:
         """Add *other*, in one go: nothing is called in between."""
@@ -115,6 +103,7 @@ class Detail:
     warnings: tuple[str, ...] = ()
     clamped = handed_over = 0
     deadline: AbstractAsyncContextManager[object] | None = None
+    partial: str | None = None
     reschedule: Callable[[], None] | None = None
     error: ReceiptError | None = None
     missed = (0, 0, 0)

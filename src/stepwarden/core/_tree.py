@@ -128,10 +128,15 @@ def any_run_is_open() -> bool:
     return any(tree.open and not tree.is_forked for tree in _live_trees())
 
 
+def running_loop() -> Any:
+    """Return the event loop that this thread runs, or None."""
+    asyncio = sys.modules.get("asyncio")
+    return None if asyncio is None else asyncio._get_running_loop()
+
+
 def runs_event_loop() -> bool:
     """Tell whether this thread runs an event loop, which must not be blocked."""
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and asyncio._get_running_loop() is not None
+    return running_loop() is not None
 
 
 # The trees whose run somebody entered: far fewer than all, which closed scopes keep for their receipts.

@@ -25,5 +25,5 @@ def parse_allow(allow: Iterable[str], known: frozenset[str]) -> frozenset[str]:
         raise DefinitionError(f"allow must be a list of endpoints' names, not {allow!r}") from None
     for name in sorted(names - known, key=repr)[:1]:
         there = ", ".join(sorted(known)) or "none, since nothing here is sent"
-        raise DefinitionError(f"allow: {name!r} is no endpoint that a guard could let by; there are: {there}")
+        raise DefinitionError(f"allow: {name!r} is not an endpoint that a guard can let through; known: {there}")
     return names

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 from stepwarden.core._leaf import current_policy
 from stepwarden.core._policy import SideEffect, SideEffectLike, parse_side_effect
 from stepwarden.core._tool import ToolDefinition, tool_call
 from stepwarden.core.errors import BudgetExceededError, ToolDeniedError
+
+_running: ContextVar[list[str]] = ContextVar("stepwarden_running")
+"""The name of the framework's tool that is running, until a call of an MCP server's is taken for it."""
 
 
 class Gate:
@@ -34,7 +38,28 @@ class Gate:
         """
         if any(is_tool(function) for function in functions):
             return nullcontext()
-        return tool_call(name, self._level(name))
+        return _run(name, self._level(name))
+
+    def forward(self, name: str) -> AbstractContextManager[None]:
+        """Return the block to send a tool's call in; the first that a framework's tool of that name sends is its own.
+
+        The policy is asked all the same: who sends the call may know better what the tool does.
+
+        Args:
+            name: What policies call the tool.
+
+        Raises:
+            ToolDeniedError: If that is so, and the policy refuses it.
+        """
+        running = _running.get(None)
+        if not running or running[0] != name:
+            return tool_call(name, self._level(name))
+        try:
+            running.pop()
+        except IndexError:  # another call was first
+            return tool_call(name, self._level(name))
+        self.ask(name)
+        return nullcontext()
 
     def ask(self, name: str) -> None:
         """Ask the policy in force about a tool, without counting a call of it.
@@ -46,11 +71,21 @@ class Gate:
             ToolDeniedError: If the policy refuses it; that is on the receipt.
         """
         if current_policy().refusal(name, self._level(name)) is not None:
-            with self.open(name):
+            with tool_call(name, self._level(name)):
                 pass  # never: entering raises, notes and tells it
 
     def _level(self, name: str) -> SideEffect:
         return self._levels.get(name, SideEffect.NETWORK)
+
+
+@contextmanager
+def _run(name: str, level: SideEffect) -> Iterator[None]:
+    with tool_call(name, level):
+        token = _running.set([name])
+        try:
+            yield
+        finally:
+            _running.reset(token)
 
 
 def is_tool(function: object) -> bool:

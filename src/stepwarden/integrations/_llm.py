@@ -11,6 +11,8 @@ from stepwarden.core._budget import Usage
 from stepwarden.core._leaf import default_model
 from stepwarden.core.errors import DefinitionError
 
+from ._estimate import Estimate, parse_estimate
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Be what a model replied.
+    """Hold what a model replied.
 
     Args:
         text: What it said.
@@ -45,8 +47,9 @@ def llm_call(
     temperature: float | None = None,
     timeout: float | None = None,
     settings: Mapping[str, Any] | None = None,
+    estimate: Estimate = "likely",
 ) -> Reply:
-    """Ask a model once, under the budget of the step around: by default the step's own model.
+    """Call a model once, under the budget of the step around: by default the step's own model.
 
     It goes through pydantic-ai (extra ``llm``), and is guarded like any other call.
 
@@ -54,25 +57,31 @@ def llm_call(
         prompt: What is asked.
         system: The instructions, or None.
         model: The model as pydantic-ai names it, ``"provider:model"``, or a model of pydantic-ai's; None: the step's.
-        max_tokens: The most output, in tokens; None: what the step assumes, where a limit is in force.
+        max_tokens: The most output, in tokens; None: the step's default, where a limit is in force.
         temperature: The temperature, or None for the model's own.
         timeout: The longest that the request may take, in seconds, or None.
         settings: Further settings of pydantic-ai's.
+        estimate: How the input is estimated before it is sent, as for `guard`: ``"likely"``, ``"upper_bound"``, or a
+            function of the request that returns tokens.
 
     Returns:
         The reply.
 
     Raises:
         BudgetExceededError: If the budget has no room for it; then nothing is sent.
-        DefinitionError: If no model is named anywhere.
+        DefinitionError: If no model is named anywhere, or *estimate* is invalid.
         ImportError: If the extra is not installed.
     """
     _require()
     from pydantic_ai.direct import model_request_sync
 
+    from .pydantic_ai import LateModel
+
     named = {"max_tokens": max_tokens, "temperature": temperature, "timeout": timeout}
     messages, given = _asked(prompt, system, settings, named)
-    return _read(model_request_sync(_resolved(model, None), messages, model_settings=given))
+    how = parse_estimate(estimate)
+    # Only inside is it known which event loop sync calls of this thread have now.
+    return _read(model_request_sync(LateModel(lambda: _resolved(model, how)), messages, model_settings=given))
 
 
 async def llm_call_async(
@@ -84,16 +93,15 @@ async def llm_call_async(
     temperature: float | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 - the request's own, which the provider's client keeps
     settings: Mapping[str, Any] | None = None,
+    estimate: Estimate = "likely",
 ) -> Reply:
     """Ask a model once like `llm_call`, without blocking the event loop."""
     _require()
-    import asyncio
-
     from pydantic_ai.direct import model_request
 
     named = {"max_tokens": max_tokens, "temperature": temperature, "timeout": timeout}
     messages, given = _asked(prompt, system, settings, named)
-    asked = _resolved(model, asyncio.get_running_loop())
+    asked = _resolved(model, parse_estimate(estimate))
     return _read(await model_request(asked, messages, model_settings=given))
 
 
@@ -106,23 +114,48 @@ def _require() -> None:
         ) from missing
 
 
-# A client's connections belong to one event loop; None stands for the one that sync calls share.
-_by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Model]] = weakref.WeakKeyDictionary()
-_sync: dict[str, Model] = {}
+_REMEMBERED = 256
+"""How many guarded models are kept; more is an application that makes a function for each estimate."""
 
 
-def _resolved(model: str | Model | None, loop: asyncio.AbstractEventLoop | None) -> Model:
+class _Models:
+    """Keep the models that were named, whose clients keep connections, and guards of them by how input is estimated."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, Model] = {}
+        self._guarded: dict[tuple[str, Estimate], Model] = {}
+
+    def guarded(self, name: str, estimate: Estimate) -> Model:
+        """Return the model of a name, guarded."""
+        from pydantic_ai.models import infer_model
+
+        from .pydantic_ai import GuardedModel
+
+        found = self._guarded.get((name, estimate))
+        if found is None:
+            if name not in self._models:
+                self._models[name] = infer_model(name)
+            if len(self._guarded) >= _REMEMBERED:
+                self._guarded.clear()
+            self._guarded[name, estimate] = found = GuardedModel(self._models[name], estimate=estimate)
+        return found
+
+
+# A client's connections belong to one event loop.
+_by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Models] = weakref.WeakKeyDictionary()
+
+
+def _resolved(model: str | Model | None, estimate: Estimate) -> Model:
+    import asyncio
+
     from .pydantic_ai import GuardedModel
 
     named = model or default_model()
     if named is None:
         raise DefinitionError("llm_call: no model is named, and no step or persona around declares one; give model=...")
     if not isinstance(named, str):
-        return GuardedModel(named)
-    known = _sync if loop is None else _by_loop.setdefault(loop, {})
-    if named not in known:
-        known[named] = GuardedModel(named)
-    return known[named]
+        return GuardedModel(named, estimate=estimate)
+    return _by_loop.setdefault(asyncio.get_running_loop(), _Models()).guarded(named, estimate)
 
 
 def _asked(

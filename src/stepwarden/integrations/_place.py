@@ -73,13 +73,13 @@ class Place:
         if there is not None:
             if not allow <= there.allow:
                 raise DefinitionError(
-                    f"allow={sorted(allow)!r}: this client is guarded already, and a guard is not widened; guard the "
-                    "client that it was made of"
+                    f"allow={sorted(allow)!r}: this client is already guarded, and guards cannot be widened; guard the "
+                    "client that it was made from"
                 )
             if estimate not in ("likely", there.estimate):
                 raise DefinitionError(
-                    f"estimate={estimate!r}: this client is guarded already, with estimate={there.estimate!r}; guard "
-                    "the client that it was made of"
+                    f"estimate={estimate!r}: this client is already guarded, with estimate={there.estimate!r}; guard "
+                    "the client that it was made from"
                 )
             return client
         try:
@@ -87,7 +87,7 @@ class Place:
         except TypeError as error:
             kind = type(client).__name__
             raise TypeError(
-                f"guard() guards a copy, and {kind}.copy() failed: {error}; give {kind} a copy()"
+                f"guard() guards a copy, and {kind}.copy() failed: {error}; give {kind} a copy() that works"
             ) from error
         rules = self._make_rules(allow, estimate)
         copy = copied.copy
@@ -117,7 +117,7 @@ class Place:
         except ModuleNotFoundError as error:
             if error.name != self._sdk:
                 raise
-            message = f'the {self._sdk} SDK is not there to be guarded: pip install "stepwarden[{self._sdk}]"'
+            message = f'the {self._sdk} SDK is not installed: pip install "stepwarden[{self._sdk}]"'
             raise ModuleNotFoundError(message, name=self._sdk) from None
         for _, rules in self._patches:
             rules.allow, rules.estimate = allow, estimate

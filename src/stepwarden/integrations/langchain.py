@@ -77,7 +77,7 @@ def guarded(model: _M, *, estimate: Estimate = "likely") -> _M:
 
 
 class StepModel(BaseChatModel):
-    """Be the chat model of the step that is open when it is called.
+    """Stand for the model of the step that is open when it is called.
 
     Args:
         fallback: The model where no scope around declares one; a name or a chat model.

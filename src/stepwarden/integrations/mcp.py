@@ -1,7 +1,7 @@
 """MCP: client sessions whose tool calls are under the policy, and a middleware that guards a server's tools.
 
 A refusal is a tool's result that is an error, which is how MCP tells a model what went wrong; nothing is sent to the
-server, or run by it.
+server, or run by it. A call that a guarded agent's tool of the same name passes on is counted once, as the tool's.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _GuardedCalls:
         call: Callable[..., Awaitable[Any]] = super().call_tool  # type: ignore[misc]
         result: Any = None
         try:
-            with _failing(), self._gate.open(f"{self._prefix}{name}"):
+            with _failing(), self._gate.forward(f"{self._prefix}{name}"):
                 result = await call(name, *args, **kwargs)
                 _raise_failed(result)
         except (ToolDeniedError, BudgetExceededError) as error:
@@ -68,7 +68,7 @@ class _GuardedCalls:
 
 
 class GuardedSession(_GuardedCalls, ClientSession):
-    """Be a session whose tool calls are under the policy, and counted.
+    """Open a session whose tool calls are checked against the policy, and counted.
 
     Args:
         side_effects: What tools may do, by the names that policies call them; a tool that is not named here is the
@@ -85,7 +85,7 @@ class GuardedSession(_GuardedCalls, ClientSession):
 
 
 class GuardedClient(_GuardedCalls, Client):
-    """Be a client like `GuardedSession`, of the SDK's `Client`: one call is one, however many rounds it takes.
+    """Guard the SDK's `Client` like `GuardedSession`: a call counts once, however many rounds it takes.
 
     What is called on its ``session`` itself is not asked about.
     """

@@ -7,7 +7,6 @@ supported range of versions guards it. A guarded client has one of its own; `ins
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from stepwarden.core.errors import PolicyViolationError
 from ._chat import ChatCall, CompletionCall
 from ._embeddings import EmbeddingsCall
 from ._estimate import Estimate
+from ._fast_json import parsed
 from ._place import Place
 from ._responses import ResponsesAttempt, ResponsesCall, settle_pending
 from ._send import guarded, guarded_async, timeout_of
@@ -66,6 +66,9 @@ class OpenAIRules:
         """
         if request.method != "POST" or not self.is_active:
             return None
+        raw = request.url.raw_path
+        if raw.endswith(b"/chat/completions") and b"?" not in raw:  # the most common, found without decoding
+            return WireAttempt(ChatCall(_json(request)), timeout_of(request), self.estimate)
         path = request.url.path
         if path.endswith("/responses"):
             return ResponsesAttempt(ResponsesCall(_json(request)), timeout_of(request), self.estimate)
@@ -100,20 +103,20 @@ uninstall = _place.uninstall
 
 def _json(request: Any) -> dict[str, Any]:
     try:
-        body = json.loads(request.content)
+        body = parsed(request.content)
     except ValueError:
         body = None
     if not isinstance(body, dict):
         raise PolicyViolationError(
-            f"POST {request.url.path} costs money, and its body is no JSON object, so nobody knows how much; it was "
-            "not sent"
+            f"POST {request.url.path} costs money, and its body is no JSON object: the cost is unknown, and it "
+            "was not sent"
         )
     return body
 
 
 def _refusal(path: str) -> str:
     named = [name for name in sorted(ALLOWABLE) if f"/{name}/" in f"{path}/"]
-    remedy = f"give allow=[{named[0]!r}] to let it by uncounted, " if named else ""
+    remedy = f"give allow=[{named[0]!r}] to let it through uncounted, " if named else ""
     return (
         f"POST {path} may cost money outside every budget: guarded are chat completions, responses, completions and "
         f"embeddings; {remedy}use an unguarded client inside `with reserve(...)`, or record_usage(...) after it"

@@ -8,16 +8,18 @@ other is guarded request by request. The capability wraps whichever model serves
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 from pydantic_ai import RunContext
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import SkipToolExecution
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse, ToolCallPart
-from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse, infer_model
+from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters, StreamedResponse, infer_model
+from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition as AgentToolDefinition
@@ -25,20 +27,21 @@ from pydantic_ai.toolsets import AbstractToolset
 
 from stepwarden.core._leaf import default_model
 from stepwarden.core._policy import SideEffectLike
-from stepwarden.core.errors import BudgetExceededError, DefinitionError, ToolDeniedError
+from stepwarden.core.errors import BudgetExceededError, DefinitionError, PolicyViolationError, ToolDeniedError
 
-from ._estimate import Estimate, input_tokens, parse_estimate, text_tokens
+from ._estimate import Estimate, input_tokens, parse_estimate
 from ._gate import Gate, is_tool, refusal
 from ._guard import guard, is_guardable
 from ._input import ANY, Conversation
-from ._seam import Attempt, Reported
+from ._pydantic_ai_request import instructions_of, reported, text_of
+from ._seam import Attempt
 
 _REMEMBERED = 256
 """How many models a guard keeps copies of; more is an application that makes one for each request."""
 
 
 class StepModel(WrapperModel):
-    """Be the model of the step that is open when a request is made.
+    """Stand for the model of the step that is open when a request is made.
 
     Args:
         fallback: The model where no scope around declares one; a name or a model of pydantic-ai's.
@@ -71,6 +74,23 @@ class StepModel(WrapperModel):
         return self._models[named]
 
 
+class LateModel(WrapperModel):
+    """Be a model that is found when it is asked, on the event loop that a request is made on.
+
+    Args:
+        find: Finds it.
+    """
+
+    def __init__(self, find: Callable[[], Model]) -> None:
+        self._find = find
+        Model.__init__(self)
+
+    @cached_property
+    def wrapped(self) -> Model:  # type: ignore[override]
+        """The model; found once."""
+        return self._find()
+
+
 class GuardedModel(WrapperModel):
     """Be a model whose requests are reserved before they are sent, and settled after.
 
@@ -80,15 +100,28 @@ class GuardedModel(WrapperModel):
             that the SDK sends, or for a client of no guarded SDK a mapping with *model*, *messages* (the parts of
             pydantic-ai's messages), *tools* and *instructions*.
 
+    A wrapper or a fallback of pydantic-ai's is guarded where it asks the models that it holds. What nothing bounds, a
+    batch or the compaction of messages, is refused with a `PolicyViolationError`.
+
     Raises:
-        DefinitionError: If *estimate* is none.
+        DefinitionError: If *estimate* is none, or not the one that the model is guarded with.
     """
 
     def __init__(self, wrapped: Model | str, *, estimate: Estimate = "likely") -> None:
         super().__init__(wrapped)
         self._estimate = parse_estimate(estimate)
+        if isinstance(wrapped, GuardedModel):
+            wrapped.refuse_another(self._estimate)
         # Copying a client costs more than a request does, so each model's is copied once.
-        self._on_the_wire: dict[int, tuple[Model, Model | None]] = {}
+        self._on_the_wire: dict[int, tuple[Model, Any, Model | None]] = {}
+
+    def refuse_another(self, estimate: Estimate) -> None:
+        """Raise a `DefinitionError` where this model is to be guarded with another estimate than it has."""
+        if estimate not in ("likely", self._estimate):
+            raise DefinitionError(
+                f"estimate={estimate!r}: this model is guarded already, with estimate={self._estimate!r}; guard the "
+                "model that it was made of"
+            )
 
     async def request(
         self,
@@ -103,7 +136,7 @@ class GuardedModel(WrapperModel):
             return await wired.request(messages, model_settings, model_request_parameters)
         async with self._attempt(model, messages, model_settings, model_request_parameters) as attempt:
             response = await model.request(messages, _limited(model_settings, attempt), model_request_parameters)
-            attempt.settle(_reported(response, is_whole=True))
+            attempt.settle(reported(response, is_whole=True))
         return response
 
     @asynccontextmanager
@@ -131,7 +164,15 @@ class GuardedModel(WrapperModel):
                     yield streamed
                 finally:
                     response = streamed.get()
-                    attempt.settle(_reported(response, is_whole=response.state == "complete"))
+                    attempt.settle(reported(response, is_whole=response.state == "complete"))
+
+    async def batch_create(self, requests: Sequence[Any]) -> Any:
+        """Refuse a batch: nobody knows what it will have cost until long after."""
+        raise _not_covered("a batch")
+
+    async def compact_messages(self, request_context: ModelRequestContext, *, instructions: str | None = None) -> Any:
+        """Refuse to have messages compacted: nothing bounds what that costs."""
+        raise _not_covered("the compaction of messages")
 
     def _serving(self) -> Model:
         model = self.wrapped
@@ -140,14 +181,17 @@ class GuardedModel(WrapperModel):
         return model
 
     def _wired(self, model: Model) -> Model | None:
-        """Return the model with a guarded client, or None where its client is of no guarded SDK."""
+        """Return the model guarded further in, at its client or the models that it holds; None where it cannot be."""
+        connections = _connections(model)
         known = self._on_the_wire.get(id(model))
-        if known is None:
+        # An agent gives its model new connections where it runs on another event loop than before.
+        if known is None or known[1] is not connections:
             if len(self._on_the_wire) >= _REMEMBERED:
                 self._on_the_wire.clear()
             # The model itself is kept beside, so that its id stays its own.
-            self._on_the_wire[id(model)] = known = (model, _with_guarded_client(model, self._estimate))
-        return known[1]
+            known = (model, connections, _guarded_within(model, self._estimate))
+            self._on_the_wire[id(model)] = known
+        return known[2]
 
     def _attempt(
         self,
@@ -166,9 +210,9 @@ class GuardedModel(WrapperModel):
         said = [part for message in asked for part in message.get("parts", ())]
         request = {
             "model": model.model_name,
-            "messages": [_text_of(part) for part in said],
+            "messages": [text_of(part) for part in said],
             "tools": tools,
-            "instructions": _instructions(messages),
+            "instructions": instructions_of(messages),
         }
         return Attempt(
             model=f"{model.system}:{model.model_name}" if _has_price(model) else model.model_name,
@@ -190,6 +234,9 @@ class Guard(AbstractCapability[Any]):
             function is decorated with `stepwarden.tool`.
         raises_denied: Whether a refused tool raises `ToolDeniedError` out of the agent instead of telling the model.
         estimate: How the input of a request is estimated, as for `GuardedModel`.
+
+    Raises:
+        DefinitionError: If a side effect is none, or *estimate* is none.
     """
 
     side_effects: Mapping[str, SideEffectLike] = field(default_factory=dict[str, SideEffectLike])
@@ -200,18 +247,11 @@ class Guard(AbstractCapability[Any]):
         parse_estimate(self.estimate)
         self._gate = Gate(self.side_effects, "Guard.side_effects")
         self._ours: dict[str, Any] = {}
-        self._guarded: dict[int, GuardedModel] = {}
+        self._guarded = _Guarded(self.estimate)
 
     def get_wrapper_model(self, model: Model) -> Model:
         """Guard whichever model serves a request."""
-        if isinstance(model, GuardedModel):
-            return model
-        guarded = self._guarded.get(id(model))
-        if guarded is None:
-            if len(self._guarded) >= _REMEMBERED:
-                self._guarded.clear()
-            self._guarded[id(model)] = guarded = GuardedModel(model, estimate=self.estimate)
-        return guarded
+        return self._guarded.of(model)
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> None:
         """Look for tools whose functions are tools of ours: these ask the policy themselves."""
@@ -226,10 +266,10 @@ class Guard(AbstractCapability[Any]):
 
     async def wrap_tool_execute(
         self,
-        ctx: RunContext[Any],  # noqa: ARG002 - the hook's own signature
+        ctx: RunContext[Any],
         *,
         call: ToolCallPart,
-        tool_def: AgentToolDefinition,  # noqa: ARG002
+        tool_def: AgentToolDefinition,
         args: dict[str, Any],
         handler: Any,
     ) -> Any:
@@ -245,6 +285,54 @@ class Guard(AbstractCapability[Any]):
             raise SkipToolExecution(told) from error
 
 
+def _guarded_within(model: Model, estimate: Estimate) -> Model | None:
+    if isinstance(model, GuardedModel):
+        return model
+    # Looked at before the client, which a wrapper would show as its own.
+    if isinstance(model, WrapperModel | FallbackModel):
+        return _asking_guarded(model, _Guarded(estimate))
+    return _with_guarded_client(model, estimate)
+
+
+def _asking_guarded(model: WrapperModel | FallbackModel, guarded: _Guarded) -> Model:
+    """Return a model that asks others, so that it asks them guarded.
+
+    It is told of them by a property that stands before what it has, and has all else in common with the model, so that
+    what that counts or remembers is found where the user looks.
+    """
+    if isinstance(model, FallbackModel):
+        asked = {"models": property(lambda _: [guarded.of(one) for one in model.models])}
+    else:
+        asked = {"wrapped": property(lambda _: guarded.of(model.wrapped))}
+    kind: Any = type(model)
+    asking: Any = object.__new__(type(kind)(kind.__name__, (kind,), asked))
+    asking.__dict__ = model.__dict__
+    return cast("Model", asking)
+
+
+class _Guarded:
+    """Give each model a guarded one of its own."""
+
+    def __init__(self, estimate: Estimate) -> None:
+        self._estimate = estimate
+        self._known: dict[int, GuardedModel] = {}
+
+    def of(self, model: Model) -> GuardedModel:
+        if isinstance(model, GuardedModel):
+            model.refuse_another(self._estimate)
+            return model
+        guarded = self._known.get(id(model))
+        if guarded is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[id(model)] = guarded = GuardedModel(model, estimate=self._estimate)
+        return guarded
+
+
+def _connections(model: Model) -> Any:
+    return None if isinstance(model, WrapperModel) else getattr(getattr(model, "client", None), "_client", None)
+
+
 def _with_guarded_client(model: Model, estimate: Estimate) -> Model | None:
     client, provider = getattr(model, "client", None), getattr(model, "_provider", None)
     if provider is None or not is_guardable(client) or getattr(provider, "_client", None) is not client:
@@ -253,6 +341,10 @@ def _with_guarded_client(model: Model, estimate: Estimate) -> Model | None:
     beside._client = guard(client, estimate=estimate)  # noqa: SLF001 - where pydantic-ai's providers keep it; checked just above
     cast("Any", guarded)._provider = beside  # noqa: SLF001
     return guarded
+
+
+def _not_covered(what: str) -> PolicyViolationError:
+    return PolicyViolationError(f"{what} costs money and is not covered by the guard of this model; it was not sent")
 
 
 def _limited(settings: ModelSettings | None, attempt: Attempt) -> ModelSettings | None:
@@ -265,58 +357,3 @@ def _has_price(model: Model) -> bool:
     from stepwarden import prices
 
     return prices.lookup(f"{model.system}:{model.model_name}") is not None
-
-
-def _text_of(part: Mapping[str, Any]) -> Any:
-    content = part.get("content")
-    if content is None:
-        return [part.get("tool_name"), part.get("args")]
-    return {"role": "user", "content": [_piece(one) for one in content]} if isinstance(content, list) else content
-
-
-def _piece(content: Any) -> Any:
-    """Return what a user said, with images, files and sounds as OpenAI has them."""
-    kind = content.get("kind") if isinstance(content, Mapping) else None
-    if kind == "image-url":
-        return {"type": "image_url", "image_url": content["url"]}
-    if kind in {"document-url", "video-url", "audio-url", "uploaded-file"}:
-        return {"type": "file", "file_url": content.get("url")}
-    if kind != "binary":
-        return content
-    media, _, form = str(content.get("media_type")).partition("/")
-    if media == "image":
-        return {"type": "image_url", "image_url": f"data:{content['media_type']};base64,{content['data']}"}
-    if media == "audio":
-        return {"type": "input_audio", "input_audio": {"data": content["data"], "format": form}}
-    return {"type": "file", "file_data": content["data"]}
-
-
-def _instructions(messages: list[ModelMessage]) -> str | None:
-    last = next((message for message in reversed(messages) if getattr(message, "instructions", None)), None)
-    text = getattr(last, "instructions", None)
-    return text if isinstance(text, str) else None
-
-
-def _reported(response: ModelResponse, *, is_whole: bool) -> Reported:
-    usage = response.usage
-    said = "".join(_said(part) for part in response.parts)
-    reported = Reported(
-        model=response.model_name,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cache_read_tokens=usage.cache_read_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        cache_write_1h_tokens=usage.cache_write_1h_tokens,
-        reasoning_tokens=usage.output_reasoning_tokens,
-        arrived_tokens=max(1, text_tokens(said)),
-    )
-    if usage.unmeasured_requests or not usage.input_tokens:
-        return replace(reported, input_tokens=None, output_tokens=None)
-    return reported if is_whole else replace(reported, output_tokens=None)
-
-
-def _said(part: Any) -> str:
-    content = getattr(part, "content", None)
-    if isinstance(content, str):
-        return content
-    return f"{getattr(part, 'tool_name', '')}{getattr(part, 'args', '') or ''}"

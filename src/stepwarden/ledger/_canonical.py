@@ -67,10 +67,10 @@ def parse(data: bytes) -> dict[str, Any]:
         value: dict[str, Any] = _decode(data)
         is_canonical = _encode(value) == data
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise LedgerError(f"it is no canonical JSON: {error}") from None
+        raise LedgerError(f"it is not canonical JSON: {error}") from None
     if not is_canonical:
         raise LedgerError(
-            "it is no canonical JSON: keys sorted and each once, no spaces, no needless escapes, nothing around it"
+            "it is not canonical JSON: keys sorted and each once, no spaces, no needless escapes, nothing around it"
         )
     return value
 

@@ -62,11 +62,11 @@ def row_of(record: ReceiptRecord, key: int, number_of: Callable[[str | None], in
 
     Args:
         record: The record.
-        key: The record's own number in the file.
+        key: What comes first in the row.
         number_of: Gives the number of a name, and None for None.
 
     Returns:
-        The key, and then what `ReceiptColumns` has, its names by their numbers.
+        That, and then what `ReceiptColumns` has, its names by their numbers.
     """
     own, total = record.own, record.total
     own_cost = own_tokens = None

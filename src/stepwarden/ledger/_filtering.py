@@ -11,7 +11,6 @@ from stepwarden.core._receipt import Status
 
 from ._columns import KINDS, STATUSES
 from ._rows import Cursor, ReceiptFilter
-from ._schema import SEQ_BITS
 
 Condition = tuple[str, tuple[Any, ...]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,8 +30,7 @@ def conditions(database: sqlite3.Connection, chosen: ReceiptFilter) -> dict[str,
     found: dict[str, Condition] = {}
     if chosen.run is not None:
         row = database.execute("SELECT number FROM runs WHERE id = ?", (chosen.run,)).fetchone()
-        bounds = () if row is None else (row[0] << SEQ_BITS, (row[0] + 1 << SEQ_BITS) - 1)
-        found["record"] = ("record BETWEEN ? AND ?", bounds) if bounds else _NONE
+        found["run"] = _NONE if row is None else ("run = ?", row)
     for column, text in (("persona", chosen.persona), ("name", chosen.name), ("model", chosen.model)):
         if text is not None:
             row = database.execute("SELECT number FROM names WHERE text = ?", (text,)).fetchone()
@@ -79,7 +77,7 @@ def _milliseconds(time: datetime | None, name: str, *, up: bool) -> int | None:
 def page_of(
     database: sqlite3.Connection, chosen: ReceiptFilter, limit: int, after: Cursor | None
 ) -> tuple[str, tuple[Any, ...]]:
-    """Write the query for a page: number, record, pressure, whether it ran out, place in the list, data and run.
+    """Write the query for a page: its place, pressure, whether it ran out, position in the list, data and run of each.
 
     Args:
         database: Where the names are looked up, and how many each condition leaves.
@@ -88,24 +86,24 @@ def page_of(
         after: Where the page before ended, or None.
     """
     wanted = conditions(database, chosen)
-    # Of one run, in the order of its records: it may be long, and they lie in that order.
-    place = "record" if "record" in wanted else "ended_at"
-    index = _index(database, wanted, place)
+    # Of one run, in the order of its records: it may be long, and its index has that order.
+    position, index = ("place", "run") if "run" in wanted else ("ended_at", "ended_at")
+    index = _index(database, wanted, index)
     texts, values = [text for text, _ in wanted.values()], [value for _, given in wanted.values() for value in given]
     if after is not None:
-        texts.append(f"({place}, receipts.number) < (?, ?)")
+        texts.append(f"({position}, place) < (?, ?)")
         values += after
     where = f"WHERE {' AND '.join(texts)}" if texts else ""
     query = (
-        f"SELECT receipts.number, record, pressure, ran_out, {place}, data,"  # noqa: S608 - the names are written here
-        f" (SELECT id FROM runs WHERE number = record >> {SEQ_BITS}) FROM receipts INDEXED BY receipts_by_{index}"
-        f" CROSS JOIN records ON key = record {where} ORDER BY {place} DESC, receipts.number DESC LIMIT ?"
+        f"SELECT place, pressure, ran_out, {position}, data,"  # noqa: S608 - the names are written here
+        f" (SELECT id FROM runs WHERE number = run) FROM receipts INDEXED BY receipts_by_{index}"
+        f" CROSS JOIN records USING (place) {where} ORDER BY {position} DESC, place DESC LIMIT ?"
     )
     return query, (*values, limit)
 
 
-def _index(database: sqlite3.Connection, wanted: dict[str, Condition], place: str) -> str:
-    best, fewest = place, _FEW
+def _index(database: sqlite3.Connection, wanted: dict[str, Condition], ordered: str) -> str:
+    best, fewest = ordered, _FEW
     for column, (text, values) in wanted.items():
         if column in _NOT_INDEXED:
             continue
@@ -113,7 +111,7 @@ def _index(database: sqlite3.Connection, wanted: dict[str, Condition], place: st
         number = database.execute(query, (*values, _FEW)).fetchone()[0]
         if number < fewest:
             best, fewest = column, number
-    if best == place and fewest == _FEW and place == "ended_at":
+    if best == ordered == "ended_at" and fewest == _FEW:
         # All of them are many: one that keeps the order of time leaves the most out.
-        best = next((column for column in ("status", "name", "persona") if column in wanted), place)
+        best = next((column for column in ("status", "name", "persona") if column in wanted), ordered)
     return best

@@ -15,7 +15,7 @@ from ._canonical import whole
 from ._entry import Chain, Entry, Outlet
 from ._receipt_record import _budget, _usage
 from ._record import receipt_fields
-from ._scope_record import described, plain_receipt
+from ._scope_record import PlainReceipts, described
 
 if TYPE_CHECKING:
     from stepwarden.core._hold import Hold
@@ -54,6 +54,7 @@ class RunJournal:
         self._run = run
         self._tree = run.tree
         self._numbers = count(1)
+        self._plain = PlainReceipts(run.id)
         self._opened: dict[int, object] = {}
         self._noted: dict[int, None] = {}
         fields: dict[str, Any] = {"name": run.name}
@@ -108,8 +109,9 @@ class RunJournal:
         if scope.holds:
             scope.hand_over()  # the receipt tells how many
         at_ns = self._tree.anchor_ns + scope.closed_ns
-        plain = plain_receipt(scope)
-        self.open_around(scope.parent)
+        plain = self._plain.receipt(scope, at_ns)
+        if scope.parent is not self._run:
+            self.open_around(scope.parent)
         if not self._is_noted(scope.serial):
             receipt = plain or partial(receipt_fields, cast("Receipt", scope.receipt), at_ns)
             self._add("receipt", receipt, at_ns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from ._columns import ReceiptColumns, row_of
@@ -71,7 +71,8 @@ class ListedReceipts:
             self._tell(true, listed)
 
     def _tell(self, true: list[tuple[Any, ...]], listed: list[tuple[Any, ...]]) -> None:
-        waiting = iter(listed)
+        ahead = iter(listed)
+        waiting = chain(ahead, self._rows)  # as many rows as there are extra ones are still to come
         row = next(waiting, None)
         for wanted in true:
             while row is not None and row[0] < wanted[0]:
@@ -86,7 +87,7 @@ class ListedReceipts:
             if len(wanted) > 1 and row != wanted:
                 self._differs(row, wanted)
             row = next(waiting, None)
-        self._ahead = [] if row is None else [row, *waiting]
+        self._ahead = [] if row is None else [row, *ahead]
 
     def _differs(self, row: tuple[Any, ...], wanted: tuple[Any, ...]) -> None:
         pairs = zip(ReceiptColumns._fields, row[1:], wanted[1:], strict=True)

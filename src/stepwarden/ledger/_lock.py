@@ -94,7 +94,7 @@ def _lock_path(path: Path, name: str) -> Path:
 
 def _try_lock(file: int) -> bool:
     if sys.platform == "win32":
-        raise LedgerError("a ledger on disk needs the file locks of a POSIX system, which Windows has not")
+        raise LedgerError("a ledger on disk needs the file locks of a POSIX system, which Windows does not have")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

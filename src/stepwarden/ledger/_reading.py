@@ -18,6 +18,7 @@ from stepwarden.core._receipt import Receipt, Status
 from stepwarden.core.errors import LedgerError
 
 from ._filtering import page_of
+from ._log import HIDDEN, between, of_run
 from ._packed import unpack
 from ._record import decode, receipt_from
 from ._rows import Cursor, ReceiptFilter, ReceiptRow, RunRow, StatsRow, StoredRecord
@@ -32,7 +33,7 @@ _ROWS_AT_ONCE = 1_000
 _SHORTEST_PREFIX = 4
 _RUN_COLUMNS = (
     "number, id, parent, name, tenant, started_at, ended_at, status, input_tokens, output_tokens, calls, cost, "
-    "(SELECT count(*) FROM receipts WHERE record BETWEEN runs.number << 32 AND runs.number + 1 << 32), signature"
+    "(SELECT count(*) FROM receipts WHERE run = runs.number), signature"
 )
 
 
@@ -132,21 +133,22 @@ class Reading:
         with self._sound():
             return tuple(
                 ReceiptRow(
-                    number,
-                    record & _SEQ_MASK,
-                    receipt_from(decode(unpack(data, run))),
+                    place,
+                    record["seq"],
+                    receipt_from(record),
                     None if pressure is None else pressure / 1_000,
                     bool(ran_out),
-                    (position, number),
+                    (position, place),
                 )
-                for number, record, pressure, ran_out, position, data, run in found
+                for place, pressure, ran_out, position, data, run in found
+                for record in (decode(unpack(data, run)),)
             )
 
     def latest(self, limit: int) -> tuple[Receipt, ...]:
         """Return the receipts that were written last, in the order in which they were."""
         found = self._all(
-            "SELECT data, (SELECT id FROM runs WHERE number = record >> 32) FROM receipts JOIN records ON key = record"
-            " ORDER BY receipts.number DESC LIMIT ?",
+            "SELECT data, (SELECT id FROM runs WHERE number = run) FROM receipts CROSS JOIN records USING (place)"
+            " ORDER BY place DESC LIMIT ?",
             (limit,),
         )
         with self._sound():
@@ -162,10 +164,7 @@ class Reading:
         start = row.number << SEQ_BITS
         at, stop = start - 1, start + _SEQ_MASK
         while True:
-            found = self._all(
-                "SELECT key, data, head FROM records WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
-                (at, stop, _ROWS_AT_ONCE),
-            )
+            found = self._all(of_run("data, head"), between(at + 1, stop, _ROWS_AT_ONCE))
             for at, data, head in found:
                 yield StoredRecord(at & _SEQ_MASK, unpack(_bytes(data), row.id), _bytes(head))
             if len(found) < _ROWS_AT_ONCE:
@@ -180,8 +179,7 @@ class Reading:
         """
         row = self.run(run)
         start = row.number << SEQ_BITS
-        query = "SELECT key, data, head FROM records WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT ?"
-        found = self._all(query, (start, start + _SEQ_MASK, limit))
+        found = self._all(of_run("data, head", last_first=True), between(start, start + _SEQ_MASK, limit))
         return tuple(
             StoredRecord(key & _SEQ_MASK, unpack(_bytes(data), row.id), _bytes(head)) for key, data, head in found
         )
@@ -194,15 +192,15 @@ class Reading:
         Args:
             run: The id of the run.
         """
-        start = self.run(run).number << SEQ_BITS
-        at, stop = start - 1, start + _SEQ_MASK
+        number, at = self.run(run).number, 0
         query = (
-            "SELECT record, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens, pressure,"
-            " ran_out FROM receipts WHERE record > ? AND record <= ? ORDER BY record LIMIT ?"
+            "SELECT key, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens, pressure,"
+            " ran_out, place FROM receipts INDEXED BY receipts_by_run CROSS JOIN records USING (place)"
+            " WHERE run = ? AND place > ? ORDER BY place LIMIT ?"
         )
-        while found := self._all(query, (at, stop, _ROWS_AT_ONCE)):
-            yield from found
-            at = found[-1][0]
+        while found := self._all(query, (number, at, _ROWS_AT_ONCE)):
+            yield from (row[:-1] for row in found)
+            at = found[-1][-1]
 
     def names(self) -> dict[int, str]:
         """Return the names that columns have by number."""
@@ -212,8 +210,9 @@ class Reading:
         """Count what belongs to no run: runs that are missing from the file, records, and receipts in lists."""
         known = "(SELECT number FROM runs)"
         runs = self._all("SELECT coalesce(max(number), 0) - count(*) FROM runs", ())
-        records = self._all(f"SELECT count(*) FROM records WHERE key >> 32 NOT IN {known}", ())  # noqa: S608
-        receipts = self._all(f"SELECT count(*) FROM receipts WHERE record >> 32 NOT IN {known}", ())  # noqa: S608
+        records = self._all(f"SELECT count(*) FROM records WHERE key >> 32 NOT IN {known} OR {HIDDEN}", ())  # noqa: S608
+        wrong = f"run NOT IN {known} OR key >> {SEQ_BITS} IS NOT run"
+        receipts = self._all(f"SELECT count(*) FROM receipts LEFT JOIN records USING (place) WHERE {wrong}", ())  # noqa: S608
         return runs[0][0], records[0][0], receipts[0][0]
 
     def damage(self) -> str | None:
@@ -236,8 +235,8 @@ class Reading:
         count, head = self._all("SELECT count, head FROM runs WHERE number = ?", (row.number,))[0]
         if row.ended_at is None:
             start = row.number << SEQ_BITS
-            query = "SELECT key, head FROM records WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1"
-            for key, head in self._all(query, (start, start + _SEQ_MASK)):  # noqa: B007 - there is one at least
+            query = of_run("head", last_first=True)
+            for key, head in self._all(query, between(start, start + _SEQ_MASK, 1)):  # noqa: B007 - there is one at least
                 count = (key & _SEQ_MASK) + 1
         signed = None if row.signature is None else SignedHead.parse(row.signature)
         return End(count, head or b"", signed, is_ended=row.ended_at is not None)
@@ -260,7 +259,7 @@ class Reading:
         if not is_current(self._database, str(self.path)):
             raise LedgerError(f"{self.path} was written by an older stepwarden; `stepwarden recover` makes it current")
 
-    def _all(self, query: str, values: tuple[Any, ...]) -> list[Any]:
+    def _all(self, query: str, values: tuple[Any, ...] | dict[str, int]) -> list[Any]:
         with self._errors("read"):
             return self._database.execute(query, values).fetchall()
 

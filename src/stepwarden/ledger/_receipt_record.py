@@ -257,7 +257,7 @@ def receipt_of(fields: Mapping[str, Any]) -> Receipt:
     try:
         record = msgspec.convert(fields, ReceiptRecord)
     except msgspec.ValidationError as error:
-        raise errors.LedgerError(f"it is no receipt record: {error}") from None
+        raise errors.LedgerError(f"it is not a receipt record: {error}") from None
     return as_receipt(record)
 
 
@@ -301,7 +301,7 @@ def _call_of(call: list[Any]) -> CallRecord:
     model, tokens_in, tokens_out, cost, outcome, *clamped = call
     is_sound = isinstance(model, str | None) and isinstance(outcome, str) and clamped in ([], [True])
     if not is_sound or not isinstance(cost, str):
-        raise errors.LedgerError(f"it is no receipt record: calls cannot have {call!r}")
+        raise errors.LedgerError(f"it is not a receipt record: calls cannot have {call!r}")
     return CallRecord(
         model,
         _number(tokens_in, "calls"),
@@ -324,7 +324,7 @@ def usage_of(fields: Mapping[str, Any]) -> Usage:
     try:
         return _usage_of("usage", msgspec.convert(fields, Spent))
     except msgspec.ValidationError as error:
-        raise errors.LedgerError(f"it is no usage: {error}") from None
+        raise errors.LedgerError(f"it is not a usage: {error}") from None
 
 
 def _usage_of(path: str, spent: Spent | None) -> Usage:
@@ -363,4 +363,4 @@ def _money(text: str, path: str) -> Decimal:
 def _matched(form: re.Pattern[str], text: Any, path: str) -> str:
     if isinstance(text, str) and form.fullmatch(text):
         return text
-    raise errors.LedgerError(f"it is no receipt record: {path} cannot be {text!r}")
+    raise errors.LedgerError(f"it is not a receipt record: {path} cannot be {text!r}")

@@ -54,7 +54,7 @@ def decode(data: bytes) -> Mapping[str, Any]:
         Its fields, the common ones included.
 
     Raises:
-        LedgerError: If it is no canonical JSON, or a common field is not what it must be.
+        LedgerError: If it is not canonical JSON, or a common field is not what it must be.
     """
     record = parse(data)
     version, kind, run, seq, at = (record.get(name) for name in ("v", "kind", "run", "seq", "at"))

@@ -15,6 +15,7 @@ from stepwarden.core.errors import LedgerError
 from ._account_pages import SQLitePages
 from ._entry import Chain, Entry
 from ._lock import claim, names
+from ._log import between, of_run
 from ._packed import unpack
 from ._record import decode, receipt_fields
 from ._remains import Remains
@@ -108,15 +109,13 @@ def _end(database: sqlite3.Connection, number: int, run: str, name: str, process
     chain.row = number
     unlisted = []
     start = number << SEQ_BITS
-    bounds = (start, start + (1 << SEQ_BITS) - 1)
-    for key, head, stored in database.execute(
-        "SELECT key, head, data FROM records WHERE key BETWEEN ? AND ? ORDER BY key", bounds
-    ):
+    bounds = between(start, start + (1 << SEQ_BITS) - 1)
+    for key, head, stored, place in database.execute(of_run("head, data, records.place"), bounds):
         data = unpack(stored, run)
         record = _decoded(run, key - start, data)
         remains.add(record)
         if record["kind"] == "receipt":
-            unlisted.append((key, data))
+            unlisted.append((place, number, data))
         chain.head, chain.count = head, key - start + 1
     for child, child_id in database.execute("SELECT number, id FROM runs WHERE parent = ?", (run,)).fetchall():
         remains.add_child(*_ends_of(database, child, child_id, run))
@@ -135,10 +134,9 @@ def _end(database: sqlite3.Connection, number: int, run: str, name: str, process
 def _ends_of(database: sqlite3.Connection, number: int, child: str, run: str) -> tuple[Any, Any]:
     """Return the first and the last record of a run inside *run*."""
     start = number << SEQ_BITS
-    query = "SELECT key, data FROM records WHERE key BETWEEN ? AND ? ORDER BY key"
-    bounds = (start, start + (1 << SEQ_BITS) - 1)
-    first = database.execute(f"{query} LIMIT 1", bounds).fetchone()
-    last = database.execute(f"{query} DESC LIMIT 1", bounds).fetchone()
+    bounds = between(start, start + (1 << SEQ_BITS) - 1, 1)
+    first = database.execute(of_run("data"), bounds).fetchone()
+    last = database.execute(of_run("data", last_first=True), bounds).fetchone()
     return tuple(_decoded(f"{number} in {run}", key - start, unpack(data, child)) for key, data in (first, last))
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 from stepwarden.core.errors import LedgerError
 
+from ._log import place_all
+
 APPLICATION = 0x73746570
 """SQLite's mark of whose file it is: the letters ``step``."""
 SEQ_BITS = 32
-"""A record's key is its run's number and its own: a run's records lie side by side, in their order."""
+"""A record's key is its run's number and its own: a run's records have one key after the other."""
 FEW_HAVE = "(ran_out OR own_cost IS NOT NULL OR own_tokens IS NOT NULL)"
 """What few receipts have, and statistics ask for apart; written alike in the index and in the question."""
 
@@ -62,6 +64,13 @@ def receipts_to_look_up(database: sqlite3.Connection) -> None:
         ) STRICT"""
     )
     database.execute("CREATE UNIQUE INDEX receipts_by_record ON receipts(record)")
+    look_up_receipts(database)
+    database.execute("CREATE INDEX runs_open ON runs(process) WHERE ended_at IS NULL")
+    database.execute("CREATE INDEX runs_by_parent ON runs(parent) WHERE parent IS NOT NULL")
+
+
+def look_up_receipts(database: sqlite3.Connection) -> None:
+    """Make the indexes of the table of receipts."""
     # Lists are in the order of time, so what they are filtered by is looked up in that order.
     for column in ("persona", "name"):
         database.execute(f"CREATE INDEX receipts_by_{column} ON receipts({column}, ended_at)")
@@ -70,8 +79,6 @@ def receipts_to_look_up(database: sqlite3.Connection) -> None:
     for column in ("ended_at", "cost"):
         database.execute(f"CREATE INDEX receipts_by_{column} ON receipts({column})")
     database.execute(f"CREATE INDEX receipts_with_more ON receipts(kind) WHERE {FEW_HAVE}")
-    database.execute("CREATE INDEX runs_open ON runs(process) WHERE ended_at IS NULL")
-    database.execute("CREATE INDEX runs_by_parent ON runs(parent) WHERE parent IS NOT NULL")
 
 
 def accounts(database: sqlite3.Connection) -> None:
@@ -105,7 +112,58 @@ def accounts(database: sqlite3.Connection) -> None:
     database.execute("CREATE INDEX account_holds_by_process ON account_holds(process)")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (runs_and_records, receipts_to_look_up, accounts)
+def records_as_they_came(database: sqlite3.Connection) -> None:
+    """Put the records of all runs behind one another; and receipts under their records' places, with those of a run."""
+    for table in ("records", "receipts"):
+        database.execute(f"ALTER TABLE {table} RENAME TO {table}_by_run")
+    database.execute(
+        "CREATE TABLE records(place INTEGER PRIMARY KEY, key INTEGER NOT NULL, head BLOB NOT NULL, data BLOB NOT NULL)"
+        " STRICT"
+    )
+    database.execute("INSERT INTO records(key, head, data) SELECT key, head, data FROM records_by_run ORDER BY key")
+    # Which records lie together: from this key and this place on, so many.
+    database.execute(
+        "CREATE TABLE places(key INTEGER PRIMARY KEY, place INTEGER NOT NULL, count INTEGER NOT NULL) STRICT"
+    )
+    database.execute("CREATE TABLE placed(upto INTEGER NOT NULL) STRICT")
+    database.execute("INSERT INTO placed VALUES (0)")
+    place_all(database)
+    # What they refer to is compared by whoever verifies; looking it up for each would be a tenth of what one costs.
+    database.execute(
+        """CREATE TABLE receipts(
+            place INTEGER PRIMARY KEY,
+            run INTEGER NOT NULL,
+            kind INTEGER NOT NULL,
+            status INTEGER NOT NULL,
+            persona INTEGER,
+            name INTEGER NOT NULL,
+            model INTEGER,
+            ended_at INTEGER NOT NULL,
+            cost INTEGER NOT NULL,
+            tokens INTEGER NOT NULL,
+            own_cost INTEGER,
+            own_tokens INTEGER,
+            pressure INTEGER,
+            ran_out INTEGER NOT NULL
+        ) STRICT"""
+    )
+    columns = "kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens, pressure, ran_out"
+    database.execute(
+        f"INSERT INTO receipts SELECT place, key >> {SEQ_BITS}, {columns}"  # noqa: S608 - written just above
+        " FROM receipts_by_run JOIN records ON key = record ORDER BY place"
+    )
+    database.execute("DROP TABLE receipts_by_run")
+    database.execute("DROP TABLE records_by_run")
+    database.execute("CREATE INDEX receipts_by_run ON receipts(run)")
+    look_up_receipts(database)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    runs_and_records,
+    receipts_to_look_up,
+    accounts,
+    records_as_they_came,
+)
 """In the order in which they run; one that was released is never changed, only followed by others."""
 
 
@@ -146,10 +204,10 @@ def prepare(database: sqlite3.Connection, path: str) -> None:
 
 def check_owner(database: sqlite3.Connection, path: str) -> None:
     """Raise a `LedgerError` if a file has something in it that is no ledger."""
+    # In this order: another process may make the ledger in between, with its tables and its mark in one transaction.
+    has_tables = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     owner = database.execute("PRAGMA application_id").fetchone()[0]
-    if owner == APPLICATION:
-        return
-    if owner or database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+    if owner != APPLICATION and (owner or has_tables):
         raise LedgerError(f"{path} is another program's SQLite file, not a stepwarden ledger; name another file")
 
 

@@ -179,7 +179,7 @@ def _create(path: Path, data: bytes, mode: int) -> None:
         # Never over a file that is there, and never readable to others, not even for a moment.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
-        raise LedgerError(f"{path} exists, and a key is never written over: name another file") from None
+        raise LedgerError(f"{path} already exists, and keys are never overwritten; choose another file") from None
     except OSError as error:
         raise LedgerError(f"{path} cannot be written: {error.strerror}") from error
     try:

@@ -14,7 +14,7 @@ from stepwarden.core.errors import LedgerError
 from ._columns import KINDS
 from ._filtering import conditions
 from ._rows import ReceiptFilter, Spread, StatsRow
-from ._schema import FEW_HAVE, SEQ_BITS
+from ._schema import FEW_HAVE
 
 _KEYS = {"persona": "name", "step": "name", "model": "model", "day": "ended_at / 86400000"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,7 +50,7 @@ def statistics(database: sqlite3.Connection, by: str, chosen: ReceiptFilter) -> 
     groups: dict[int | None, _Group] = {}
     adds: dict[int | None, tuple[Callable[[Any], None], ...]] = {}
     # As little as can be for each row, since there may be a million: what few rows have is asked for apart.
-    query = f"SELECT {key}, record >> {SEQ_BITS}, cost, tokens, pressure FROM receipts WHERE {where}"  # noqa: S608
+    query = f"SELECT {key}, run, cost, tokens, pressure FROM receipts WHERE {where}"  # noqa: S608
     for group, run, cost, tokens, pressure in database.execute(query, values):
         try:
             add_run, add_cost, add_tokens, add_pressure = adds[group]

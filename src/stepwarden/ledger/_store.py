@@ -14,7 +14,9 @@ from stepwarden.core.errors import LedgerError
 from ._chain import extend
 from ._columns import cost_of, count_of, row_of
 from ._entry import Chain, Entry
+from ._log import between, of_run, place_all
 from ._packed import pack, unpack
+from ._plain_receipt import PlainForm, PlainReceipt
 from ._receipt_record import decode_receipt
 from ._record import encode
 from ._schema import SEQ_BITS, check_owner, prepare
@@ -22,18 +24,25 @@ from ._schema import SEQ_BITS, check_owner, prepare
 DURABILITIES = {"full": "FULL", "process": "NORMAL"}
 """What is asked for, and what SQLite calls it."""
 _BUSY_SECONDS = 30
-_MOST_UNLISTED = 512
+_MOST_UNPLACED = 512
 _PAGES_IN_LOG = 4_000
-Listed = tuple[int, bytes]
-"""A receipt by the key of its record, and the record."""
+Listed = tuple[int, int, bytes | PlainReceipt]
+"""A receipt: the place of its record, the number of its run, and what it is or its record."""
 _TRIES_TO_SWITCH = 200
 
 _ADD_RUN = "INSERT INTO runs(id, parent, name, tenant, process, started_at) VALUES (?, ?, ?, ?, ?, ?)"
-_ADD_RECORD = "INSERT INTO records(key, head, data) VALUES (?, ?, ?)"
+_ADD_RECORD = "INSERT INTO records(place, key, head, data) VALUES (?, ?, ?, ?)"
+_LAST_PLACE = "SELECT max(place) FROM records"
 _ADD_RECEIPT = (
-    "INSERT INTO receipts(record, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens,"
-    " pressure, ran_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    "INSERT INTO receipts(place, kind, status, persona, name, model, ended_at, cost, tokens, own_cost, own_tokens,"
+    " pressure, ran_out, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
+# None, bytes and truth values take several times as long to hand over as numbers do.
+_ADD_PLAIN_RECEIPT = (
+    "INSERT INTO receipts(place, run, kind, status, persona, name, model, ended_at, cost, tokens, pressure, ran_out)"
+    " VALUES (?, ?, ?, 0, nullif(?, 0), ?, nullif(?, 0), ?, 0, 0, nullif(?, -1), 0) ON CONFLICT DO NOTHING"
+)
+_MOST_ROWS = 1_024
 
 
 def open_database(path: Path, durability: str) -> sqlite3.Connection:
@@ -128,7 +137,9 @@ class SQLiteStore:
         self._ledger = name
         self._database = database
         self._names: dict[str, int] = {}
+        self._plain_numbers: dict[PlainForm, tuple[int, int, int, int, int]] = {}
         self._unlisted: list[Listed] = []
+        self._unplaced = 0
         self._is_in_doubt = False
 
     def close(self) -> None:
@@ -150,37 +161,58 @@ class SQLiteStore:
         database = self._database
         if database.in_transaction:
             database.execute("ROLLBACK")  # a signal handler raised before it was undone
+        unplaced = self._unplaced + len(entries)
         database.execute("BEGIN IMMEDIATE")
         try:
             if self._is_in_doubt:
                 entries = self._not_written(entries)
             written, unlisted = self.write(entries)
             unlisted = [*self._unlisted, *unlisted]
-            if tidies or len(unlisted) >= _MOST_UNLISTED or any(state.ended for state in written.values()):
+            if tidies or unplaced >= _MOST_UNPLACED or any(state.ended for state in written.values()):
                 self.put_on_lists(unlisted)
-                unlisted = []
+                unlisted, unplaced = [], 0
             # Until the chains know of it: a signal handler that raises may come between the two.
             self._is_in_doubt = True
             database.execute("COMMIT")
         except BaseException:
             self._names.clear()  # some of them may have been new
+            self._plain_numbers.clear()
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
-        self._unlisted = unlisted
+        self._unlisted, self._unplaced = unlisted, unplaced
         for chain, state in written.items():
             chain.row, chain.count, chain.head, chain.is_ended = state.row, state.count, state.head, state.is_ended
         self._is_in_doubt = False
 
     def tidy(self) -> None:
         """Put on the lists what was left for later."""
-        if self._unlisted:
+        if self._unplaced:
             self.commit((), tidies=True)
 
     def put_on_lists(self, receipts: Iterable[Listed]) -> None:
-        """Put in what receipts are looked up by, each once, inside a transaction that is open."""
-        rows = [row_of(decode_receipt(data), key, self._name) for key, data in receipts]
+        """Put in what records and receipts are looked up by, each once, inside a transaction that is open."""
+        place_all(self._database)
+        rows: list[tuple[Any, ...]] = []
+        plain: list[tuple[int, ...]] = []
+        numbers_of = self._plain_numbers
+        for place, run, receipt in receipts:
+            if isinstance(receipt, PlainReceipt):
+                form = receipt.form
+                kind, persona, name, model, pressure = numbers_of.get(form) or self._numbers_of(form)
+                plain.append((place, run, kind, persona, name, model, receipt.ended_at, pressure))
+            else:
+                rows.append((*row_of(decode_receipt(receipt), place, self._name), run))
+        self._database.executemany(_ADD_PLAIN_RECEIPT, plain)
         self._database.executemany(_ADD_RECEIPT, rows)
+
+    def _numbers_of(self, form: PlainForm) -> tuple[int, int, int, int, int]:
+        _, kind, _, persona, name, model, *_, pressure, _ = row_of(form.record, 0, self._name)
+        if len(self._plain_numbers) >= _MOST_ROWS:
+            self._plain_numbers.clear()
+        numbers = kind, persona or 0, name, model or 0, -1 if pressure is None else pressure
+        self._plain_numbers[form] = numbers
+        return numbers
 
     def _not_written(self, entries: Sequence[Entry]) -> list[Entry]:
         """Let the chains catch up with the file; return the entries that are not in it yet."""
@@ -191,8 +223,8 @@ class SQLiteStore:
             if found is None:
                 continue
             start = found[0] << SEQ_BITS
-            query = "SELECT key, head FROM records WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1"
-            key, head = self._database.execute(query, (start, start + (1 << SEQ_BITS) - 1)).fetchone()
+            newest = between(start, start + (1 << SEQ_BITS) - 1, 1)
+            key, head = self._database.execute(of_run("head", last_first=True), newest).fetchone()
             ahead[chain] = key - start + 1 - chain.count
             chain.row, chain.count, chain.head, chain.is_ended = found[0], key - start + 1, head, found[1] is not None
         missing = []
@@ -201,9 +233,8 @@ class SQLiteStore:
                 key = (entry.chain.row << SEQ_BITS) + entry.chain.count - ahead[entry.chain]
                 ahead[entry.chain] -= 1
                 if entry.kind == "receipt":
-                    query = "SELECT key, data FROM records WHERE key = ?"
-                    key, data = self._database.execute(query, (key,)).fetchone()
-                    self._unlisted.append((key, unpack(data, entry.chain.run)))
+                    found = self._database.execute(of_run("data, records.place"), between(key, key, 1)).fetchone()
+                    self._unlisted.append((found[2], entry.chain.row, unpack(found[1], entry.chain.run)))
             else:
                 missing.append(entry)
         return missing
@@ -215,38 +246,47 @@ class SQLiteStore:
             How far each chain got, and the receipts that are not on the lists yet.
         """
         written: dict[Chain, _Written] = {}
-        records: list[tuple[int, bytes, bytes]] = []
+        records: list[tuple[int, int, bytearray, bytes | bytearray]] = []
         receipts: list[Listed] = []
-        for entry in entries:
+        (last,) = self._database.execute(_LAST_PLACE).fetchone()
+        for place, entry in enumerate(entries, (last or 0) + 1):
             chain = entry.chain
             state = written.get(chain)
             if state is None:
                 state = written[chain] = _Written(chain)
-            fields = entry.made_fields()
-            kind = entry.kind
-            if state.is_ended:
-                kind, fields = "late", {**fields, "of": kind}
-            data = encode(kind, chain.run, state.count, entry.at_ns, fields)
-            if kind == "run_started":
-                state.row = self._add_run(chain, entry.at_ns, fields)
-            elif kind == "receipt":
-                receipts.append((state.row << SEQ_BITS | state.count, data))
-            elif kind == "run_ended":
-                state.is_ended = True
-                state.ended = entry.at_ns // 1_000_000, fields["status"]
-            state.total = fields.get("total", state.total)
-            state.head = extend(state.head, data)
-            # Packing takes longer than all else that a step costs which only ran, and whose record is short.
-            is_plain = kind == "receipt" and "own" not in fields
-            records.append(
-                (state.row << SEQ_BITS | state.count, state.head, data if is_plain else pack(data, chain.run))
-            )
+            made = entry.fields
+            if isinstance(made, PlainReceipt) and not state.is_ended:
+                data = made.encode(state.count)
+                stored: bytes | bytearray = data
+                receipts.append((place, state.row, made))
+            else:
+                data, is_receipt, stored = self._encode(entry, state)
+                if is_receipt:
+                    receipts.append((place, state.row, data))
+            state.head = head = extend(state.head, data)
+            records.append((place, state.row << SEQ_BITS | state.count, bytearray(head), stored))
             state.count += 1
         self._database.executemany(_ADD_RECORD, records)
         for chain, state in written.items():
             if state.is_ended:
                 self._end_run(chain, state)
         return written, receipts
+
+    def _encode(self, entry: Entry, state: _Written) -> tuple[bytes, bool, bytearray]:
+        """Return the next record of a run, whether it is a receipt, and how it is stored."""
+        chain, kind, fields = entry.chain, entry.kind, entry.made_fields()
+        if state.is_ended:
+            kind, fields = "late", {**fields, "of": kind}
+        data = encode(kind, chain.run, state.count, entry.at_ns, fields)
+        if kind == "run_started":
+            state.row = self._add_run(chain, entry.at_ns, fields)
+        elif kind == "run_ended":
+            state.is_ended = True
+            state.ended = entry.at_ns // 1_000_000, fields["status"]
+        state.total = fields.get("total", state.total)
+        # Packing takes longer than all else that a step costs which only ran, and whose record is short.
+        is_plain = kind == "receipt" and "own" not in fields
+        return data, kind == "receipt", bytearray(data if is_plain else pack(data, chain.run))
 
     def _add_run(self, chain: Chain, at_ns: int, fields: Mapping[str, Any]) -> int:
         values = (

@@ -20,7 +20,7 @@ def _require_seconds(field: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{field}: {value!r} is not a number of seconds")
     if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{field}: {value!r} is no duration; give finite seconds, 0 or more")
+        raise ValueError(f"{field}: {value!r} is not a duration; give finite seconds >= 0")
 
 
 def _require_json(field: str, value: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ class MessagesFace(Face):
     names_limit = True
 
     @contextlib.asynccontextmanager
-    async def client(self, server, *, is_guarded=True, **options):
+    async def client(self, server, *, is_guarded=True, is_guarded_below=False, **options):
         """Open a client, guarded by one of the two ways."""
         kind = anthropic.AsyncAnthropic if self.is_async else anthropic.Anthropic
         http = anthropic.DefaultAsyncHttpxClient if self.is_async else anthropic.DefaultHttpxClient
@@ -35,6 +35,7 @@ class MessagesFace(Face):
         # A client that is made before `install` is covered, too.
         if is_guarded and self.is_installed:
             sw.install("anthropic")
+        client = sw.guard(client) if is_guarded_below else client
         try:
             yield sw.guard(client) if is_guarded and not self.is_installed else client
         finally:

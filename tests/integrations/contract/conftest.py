@@ -17,6 +17,18 @@ def speaking(request):
     return request.param
 
 
+@pytest.fixture(params=[face for face in FACES if face.reserves_attempts], ids=str)
+def retrying(request):
+    """Give each face in turn that reserves each attempt."""
+    return request.param
+
+
+@pytest.fixture(params=[face for face in FACES if face.ends_streams and face.streams], ids=str)
+def ending(request):
+    """Give each face in turn that ends its streams at `max_seconds`."""
+    return request.param
+
+
 @pytest.fixture(params=[face for face in FACES if face.streams], ids=str)
 def streaming(request):
     """Give each face in turn that streams."""

@@ -6,6 +6,7 @@ A new integration is one more file that makes faces, and one more line in `faces
 import asyncio
 import contextlib
 import inspect
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ QUESTION = "Name a river that flows through the mountains."
 
 
 @dataclass(frozen=True)
-class Face:
+class Face(ABC):
     """Be one way into the scripted model.
 
     Everything that is sent is one small question, whose input is the same each time.
@@ -30,6 +31,8 @@ class Face:
 
     sdk: ClassVar[str | None] = None
     """What `install` calls it; None where it cannot be installed."""
+    below: ClassVar[str | None] = None
+    """The SDK whose client it asks through; None: its own."""
     prefix: ClassVar[str | None] = None
     """What its provider is called before a model's name; None: as the SDK."""
     errors: ClassVar[tuple[type[BaseException], ...]] = ()
@@ -44,18 +47,30 @@ class Face:
     """Whether it cannot read a stream that reports no usage."""
     names_limit = False
     """Whether the API refuses a request that names no output limit."""
+    reserves_attempts = True
+    """Whether each attempt of an SDK's own retries is reserved; else only the call as a whole."""
+    ends_streams = True
+    """Whether it ends a stream at `max_seconds`."""
     is_on_local_model = True
     """Whether the real local model's server speaks the API."""
 
     def __str__(self):
         return self.name
 
-    @contextlib.asynccontextmanager
-    async def client(self, server, *, is_guarded=True, **options):
-        """Open a client of the scripted model, guarded or not, that does not retry unless *options* say so."""
-        raise NotImplementedError
-        yield
+    @abstractmethod
+    def client(
+        self, server, *, is_guarded=True, is_guarded_below=False, **options
+    ) -> contextlib.AbstractAsyncContextManager[Any]:
+        """Open a client of the scripted model that does not retry unless *options* say so.
 
+        Args:
+            server: The scripted model, or the address of a server.
+            is_guarded: Whether it is guarded.
+            is_guarded_below: Whether a framework is given a client of its SDK that is guarded already.
+            options: What the SDK's client is made with.
+        """
+
+    @abstractmethod
     async def start(self, client: Any, *, model: str | None = "m", output: int | None = 20) -> Any:
         """Send the question; return what comes: a whole reply, or a stream of which nothing was read.
 
@@ -64,19 +79,18 @@ class Face:
             model: The model; None names none, as far as the SDK has a way to do that.
             output: The output limit; None names none.
         """
-        raise NotImplementedError
 
     def pieces(self, stream: Any) -> Any:
         """Return an iterator, sync or async, over the events of a stream."""
         return stream
 
+    @abstractmethod
     def text(self, piece: Any) -> str:
         """Return the text that an event of a stream, or a whole reply, carries."""
-        raise NotImplementedError
 
+    @abstractmethod
     def limit_in(self, body: dict[str, Any]) -> int | None:
         """Return the output limit that a request which arrived carries."""
-        raise NotImplementedError
 
     async def close(self, stream: Any) -> None:
         """Close a stream as the SDK's users do."""
@@ -103,6 +117,15 @@ class Face:
 async def done(value):
     """Return a result, awaited where it must be."""
     return await value if inspect.isawaitable(value) else value
+
+
+def at_once(coroutine):
+    """Run a coroutine that never suspends, as those of sync faces, without a loop; return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("a sync face has suspended")
 
 
 def play(scenario):

@@ -39,19 +39,21 @@ class LangChainFace(Face):
     """Be one of its chat models."""
 
     sdk = None
-    prefix = "openai"
+    below = prefix = "openai"
     reads_ahead = True
     errors = (openai.OpenAIError, anthropic.AnthropicError, httpx2.HTTPError, ValueError)
     options = {}  # noqa: RUF012 - of the class, and not of a face
 
     @contextlib.asynccontextmanager
-    async def client(self, server, *, is_guarded=True, **options):
+    async def client(self, server, *, is_guarded=True, is_guarded_below=False, **options):
         """Give what makes a chat model of a name, or the step's own of no name."""
         address = server if isinstance(server, str) else server.base_url
         http, http_async = openai.DefaultHttpxClient(verify=False), openai.DefaultAsyncHttpxClient(verify=False)
 
         def make(name):
-            return self.make(name.partition(":")[2] or name, address, http, http_async, {"max_retries": 0, **options})
+            given = {"max_retries": 0, **options}
+            made = self.make(name.partition(":")[2] or name, address, http, http_async, given)
+            return guarded(made) if is_guarded_below else made
 
         def model(name):
             chosen = StepModel(resolve=make) if name is None else make(name)
@@ -111,7 +113,7 @@ class ResponsesFace(LangChainFace):
 class AnthropicFace(LangChainFace):
     """Its model of Anthropic's messages."""
 
-    prefix = "anthropic"
+    below = prefix = "anthropic"
     names_limit = True
 
     def make(self, name, address, http, http_async, options):

@@ -8,6 +8,7 @@ import openai
 from agents import ModelSettings, ModelTracing, OpenAIProvider
 from agents.exceptions import ModelBehaviorError
 
+import stepwarden as sw
 from stepwarden.integrations.openai_agents import GuardedProvider
 from tests.integrations.contract.face import QUESTION, Face
 
@@ -31,12 +32,12 @@ class OpenAIAgentsFace(Face):
     uses_responses: bool = False
 
     sdk = None
-    prefix = "openai"
+    below = prefix = "openai"
     reads_ahead = True
     errors = (openai.OpenAIError, httpx2.HTTPError, ModelBehaviorError, ValueError)
 
     @contextlib.asynccontextmanager
-    async def client(self, server, *, is_guarded=True, **options):
+    async def client(self, server, *, is_guarded=True, is_guarded_below=False, **options):
         """Give the provider, or the guarded one."""
         address = server if isinstance(server, str) else server.base_url
         async with openai.AsyncOpenAI(
@@ -45,7 +46,8 @@ class OpenAIAgentsFace(Face):
             http_client=openai.DefaultAsyncHttpxClient(verify=False),
             **{"max_retries": 0, **options},
         ) as client:
-            provider = OpenAIProvider(openai_client=client, use_responses=self.uses_responses)
+            asked = sw.guard(client) if is_guarded_below else client
+            provider = OpenAIProvider(openai_client=asked, use_responses=self.uses_responses)
             yield GuardedProvider(provider) if is_guarded else provider
 
     async def start(self, client, *, model="m", output=20):

@@ -20,7 +20,7 @@ class OpenAIFace(Face):
     errors = (openai.OpenAIError, ValueError)
 
     @contextlib.asynccontextmanager
-    async def client(self, server, *, is_guarded=True, **options):
+    async def client(self, server, *, is_guarded=True, is_guarded_below=False, **options):
         """Open a client, guarded by one of the two ways."""
         kind = openai.AsyncOpenAI if self.is_async else openai.OpenAI
         http = openai.DefaultAsyncHttpxClient if self.is_async else openai.DefaultHttpxClient
@@ -30,6 +30,7 @@ class OpenAIFace(Face):
         # A client that is made before `install` is covered, too.
         if is_guarded and self.is_installed:
             sw.install("openai")
+        client = sw.guard(client) if is_guarded_below else client
         try:
             yield sw.guard(client) if is_guarded and not self.is_installed else client
         finally:

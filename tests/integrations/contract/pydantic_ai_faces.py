@@ -13,6 +13,7 @@ from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
+import stepwarden as sw
 from stepwarden.integrations.pydantic_ai import GuardedModel, StepModel
 from tests.integrations.contract.face import QUESTION, Face
 
@@ -36,12 +37,12 @@ class PydanticAIFace(Face):
     kind: type = OpenAIChatModel
 
     sdk = None
-    prefix = "openai"
+    below = prefix = "openai"
     reads_ahead = True
     errors = (AgentRunError, openai.OpenAIError, anthropic.AnthropicError, httpx2.HTTPError, ValueError)
 
     @contextlib.asynccontextmanager
-    async def client(self, server, *, is_guarded=True, **options):
+    async def client(self, server, *, is_guarded=True, is_guarded_below=False, **options):
         """Give what makes a model of a name, or the step's own of no name."""
         of_anthropic = self.kind is AnthropicModel
         address = server if isinstance(server, str) else server.base_url
@@ -53,7 +54,8 @@ class PydanticAIFace(Face):
             http_client=http(verify=False),
             **{"max_retries": 0, **options},
         )
-        provider = AnthropicProvider(anthropic_client=client) if of_anthropic else OpenAIProvider(openai_client=client)
+        asked = sw.guard(client) if is_guarded_below else client
+        provider = AnthropicProvider(anthropic_client=asked) if of_anthropic else OpenAIProvider(openai_client=asked)
 
         def make(name):
             return self.kind(name.partition(":")[2] or name, provider=provider)
@@ -114,7 +116,7 @@ class ResponsesFace(PydanticAIFace):
 class MessagesFace(PydanticAIFace):
     """Its model of Anthropic's messages."""
 
-    prefix = "anthropic"
+    below = prefix = "anthropic"
     needs_usage = True
 
 

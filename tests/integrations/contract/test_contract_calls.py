@@ -6,7 +6,6 @@ from decimal import Decimal
 import pytest
 
 import stepwarden as sw
-from stepwarden.integrations._seam import Attempt
 from stepwarden.testing import Failure, Reply
 from tests.integrations.contract.face import PRICES, play
 
@@ -76,66 +75,35 @@ def test_without_a_token_or_dollar_limit_nothing_is_touched(server, face, budget
     assert (bodies[0], bodies[2]) == (bodies[1], bodies[3])
 
 
-def test_every_attempt_is_reserved(server, face):
+def test_every_attempt_is_reserved(server, retrying):
     """An SDK's own retries take a hold each, and are granted what the ones before have left."""
     server.enqueue(Failure(500, retry_after=0.01), Failure(429, retry_after=0.01), Failure(500, retry_after=0.01))
 
     async def scenario():
-        async with face.client(server, max_retries=3) as client:
+        async with retrying.client(server, max_retries=3) as client:
             with sw.Run(budget=sw.Budget(max_output_tokens=56)) as run:
-                await face.ask(client)
+                await retrying.ask(client)
         return run
 
     run = play(scenario)
     assert server.count == 4
     assert (run.total.calls, run.total.estimated_calls, run.held) == (3, 2, sw.Usage())
-    if face.has_output:
-        assert [face.limit_in(request.body) for request in server.requests] == [20, 20, 20, 16]
+    if retrying.has_output:
+        assert [retrying.limit_in(request.body) for request in server.requests] == [20, 20, 20, 16]
         assert run.uncertain.output_tokens == 40
 
 
-def test_a_refusal_on_a_later_attempt_arrives_unchanged(server, face):
+def test_a_refusal_on_a_later_attempt_arrives_unchanged(server, retrying):
     """When a retry finds no room, the caller gets our error, and nothing more is sent."""
     server.default = Failure(500, retry_after=0.01)
 
     async def scenario():
-        async with face.client(server, max_retries=5) as client:
+        async with retrying.client(server, max_retries=5) as client:
             with sw.Run(budget=sw.Budget(max_calls=2)), pytest.raises(sw.BudgetExceededError) as caught:
-                await face.ask(client)
+                await retrying.ask(client)
         return caught.value
 
     assert (play(scenario).limit, server.count) == ("max_calls", 2)
-
-
-@pytest.mark.parametrize("layers", ["outer", "installed", "both"])
-def test_guards_on_one_another_take_one_hold_for_each_request(server, face, layers):
-    """Holds taken are requests that arrived, retries included, however many guards a request goes through."""
-    server.enqueue(Failure(500, retry_after=0.01))
-    is_installed = layers != "outer" and face.sdk is not None
-
-    async def scenario():
-        async with face.client(server, max_retries=1) as client:
-            if is_installed:
-                sw.install(face.sdk)
-            try:
-                with sw.Run(budget=sw.Budget(max_calls=3, max_tokens=9_999)) as run:
-                    for _ in range(2):
-                        if layers == "installed":
-                            await face.ask(client)
-                            continue
-                        with Attempt(model="m", input_tokens=50, output_tokens=50) as attempt:
-                            await face.ask(client)
-                            attempt.leave()
-                    with pytest.raises(sw.BudgetExceededError):
-                        await face.ask(client)
-            finally:
-                if is_installed:
-                    sw.uninstall(face.sdk)
-        return run
-
-    run = play(scenario)
-    assert run.total.calls == server.count == 3
-    assert (run.total.estimated_calls, run.held) == (1, sw.Usage())
 
 
 def test_usage_is_settled_from_the_reply_and_each_token_priced_once(server, face):

@@ -90,19 +90,19 @@ def test_a_whole_reply_that_breaks_off_is_uncertain(server, face):
     assert (uncertain.output_tokens, held) == (20 if face.has_output else 0, sw.Usage())
 
 
-def test_a_time_out_after_sending_is_uncertain(server, face):
+def test_a_time_out_after_sending_is_uncertain(server, retrying):
     """A call that nobody answered in time may still be served, and so may each of its retries."""
     server.default = Hang()
 
     async def scenario():
-        async with face.client(server, timeout=0.1, max_retries=1) as client:
+        async with retrying.client(server, timeout=0.1, max_retries=1) as client:
             with sw.Run(budget=sw.Budget(max_tokens=400)) as run:
-                await fail(face, client)
+                await fail(retrying, client)
         return run
 
     run = play(scenario)
     assert server.count == run.total.calls == run.total.estimated_calls == 2
-    assert run.uncertain.output_tokens == (40 if face.has_output else 0)
+    assert run.uncertain.output_tokens == (40 if retrying.has_output else 0)
 
 
 def test_a_call_that_is_cancelled_after_sending_is_uncertain(server, awaited):

@@ -1,7 +1,6 @@
 """The contract, 5: parallel callers never pass a limit, and use it up."""
 
 import asyncio
-import contextlib
 import random
 import threading
 
@@ -9,7 +8,7 @@ import pytest
 
 import stepwarden as sw
 from stepwarden.testing import Reply
-from tests.integrations.contract.face import PRICES, play
+from tests.integrations.contract.face import PRICES, at_once, play
 
 OUTPUT = 40
 LIMITS = ["max_tokens", "max_usd"]
@@ -50,7 +49,7 @@ def test_parallel_callers_use_up_a_limit_and_never_pass_it(server, face, name):
                     await asyncio.gather(*(caller() for _ in range(64)))
                 else:
                     # A sync client waits on its thread, which therefore runs no loop: its coroutine never suspends.
-                    threads = [threading.Thread(target=sw.propagate(lambda: step_through(caller()))) for _ in range(32)]
+                    threads = [threading.Thread(target=sw.propagate(lambda: at_once(caller()))) for _ in range(32)]
                     for thread in threads:
                         thread.start()
                     for thread in threads:
@@ -64,9 +63,3 @@ def test_parallel_callers_use_up_a_limit_and_never_pass_it(server, face, name):
     assert run.total.calls == server.count
     assert (run.total.input_tokens, run.total.output_tokens) == (server.usage.input_tokens, server.usage.output_tokens)
     assert (run.held, run.uncertain, run.total.estimated_calls) == (sw.Usage(), sw.Usage(), 0)
-
-
-def step_through(coroutine):
-    """Run a coroutine that never suspends."""
-    with contextlib.suppress(StopIteration):
-        coroutine.send(None)
