@@ -142,8 +142,8 @@ class Scope:
                 return Usage()
             return Usage(
                 input_tokens=meter.aside("max_input_tokens"),
-                output_tokens=meter.aside_output - extra.uncertain_output,
-                cost_usd=dollars(meter.aside_cost - extra.uncertain_cost),
+                output_tokens=meter.aside("max_output_tokens") - extra.uncertain_output,
+                cost_usd=dollars(meter.aside("max_usd") - extra.uncertain_cost),
                 calls=meter.aside("max_calls"),
             )
 
@@ -242,7 +242,7 @@ class Scope:
             BudgetExceededError: For the outermost scope with a limit that is passed.
         """
         with self.tree.lock:
-            passed = charge(None, meter_of(self), 0, 0, 0, 0)
+            passed = charge(None, meter_of(self), 0)
             if passed is not None:
                 raise exceeded(passed.scope, "record")
 
