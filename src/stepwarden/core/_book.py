@@ -166,8 +166,11 @@ class Settle(Change):
         if entry.state() == (NOTHING, NOTHING, NOTHING) and self.spent == NOTHING:
             return
         self.frees = True
+        was_certain = entry.uncertain == NOTHING
         move(pages, entry, NOTHING, self.spent, self.uncertain)
         pages.forget(entry)
+        if not was_certain or self.uncertain != NOTHING:
+            pages.note_uncertain(entry)
 
 
 class SetTerms(Change):

@@ -63,6 +63,9 @@ class Pages(Protocol):
     def forget(self, entry: Booking) -> None:
         """Forget it: it is over."""
 
+    def note_uncertain(self, entry: Booking) -> None:
+        """Keep what is uncertain of a hold that is over, or forget it where nothing is any more."""
+
 
 class Booking:
     """Be one call on the accounts of one book: what it holds, and what it was charged.
@@ -139,6 +142,11 @@ def move(pages: Pages, entry: Booking, held: Amounts, spent: Amounts, uncertain:
             sheet.uncertain = _instead(sheet.uncertain, entry.uncertain, uncertain)
             pages.keep_sheet(name, window, start, sheet)
     entry.put_back((held, spent, uncertain))
+
+
+def added(one: Amounts, other: Amounts) -> Amounts:
+    """Return the sum of two amounts."""
+    return _instead(one, NOTHING, other)
 
 
 def _instead(total: Amounts, old: Amounts, new: Amounts) -> Amounts:
