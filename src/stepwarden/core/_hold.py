@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 from ._accounting import actual_cost, count, late_owner, measure, read_model
 from ._amount import CALL, COST, MOST_BITS, OUTPUT
@@ -84,6 +84,9 @@ class Hold:
     entries: list[tuple[Book, Booking]]
     # Whose own its estimate is, as what it was charged, and what is uncertain.
     guessed: tuple[Scope, CallEntry, Extra]
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a hold cannot be copied or pickled: it would be settled twice")
 
     @property
     def cost_usd(self) -> Decimal:
