@@ -28,10 +28,10 @@ def record_usage(
     reasoning_tokens: int = 0,
     estimated: bool = False,
 ) -> None:
-    """Count one call that was made, on the current scope and every scope around it, and then check the limits.
+    """Count one call that was already made, on the current scope and every scope around it, then check the limits.
 
-    The call has been made already, so a limit can be passed by it; `reserve` keeps that from happening. Held amounts
-    do not count here. Outside every scope it does nothing, but for the warning or refusal that `configure` asks for.
+    Since the call has been made, it can pass a limit; `reserve` prevents that. Held amounts do not count here. Outside
+    every scope this does nothing except for the warning or refusal that `configure` asks for.
 
     Example:
         >>> import stepwarden as sw
@@ -41,21 +41,21 @@ def record_usage(
         (500, Decimal('0.00016'))
 
     Args:
-        model: The model that was called; not empty, it becomes the step's last model.
+        model: The model that was called; unless empty, it becomes the step's last model.
         input_tokens: All input, cache reads and writes included; negative counts as 0.
         output_tokens: All output, reasoning included; negative counts as 0.
-        cost_usd: The cost; None: by the run's prices.
+        cost_usd: The cost; None: computed from the run's prices.
         cache_read_tokens: The part of the input that was read from a cache.
         cache_write_tokens: The part of the input that was written to a cache.
         reasoning_tokens: The part of the output that was reasoning.
         estimated: Whether the numbers are estimated, not reported.
 
     Raises:
-        BudgetExceededError: If a limit is passed now, for the outermost scope where one is; the usage stays counted.
+        BudgetExceededError: If a limit is passed now, naming the outermost such scope; the usage stays counted.
         UnpricedModelError: If no cost was given, the model has no price and a USD limit is in force; the usage stays
             counted, without a cost.
-        ValueError: If the cost is negative, not finite or no amount; then nothing is counted.
-        TypeError: If a count is no int, or the model no string; then nothing is counted.
+        ValueError: If the cost is negative, not finite or not an amount; then nothing is counted.
+        TypeError: If a count is not an int, or the model is not a string; then nothing is counted.
         LedgerError: If the run has ended and its ledger is closed; the usage stays counted.
     """
     scope = get_leaf()

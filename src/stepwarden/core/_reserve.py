@@ -35,12 +35,12 @@ R = TypeVar("R")
 class Reservation:
     """Describe the worst case of a call; the hold is taken by ``with``, ``async with``, `acquire` or ``await``.
 
-    Made by `reserve`; it may be used again, also while a hold of it is open. A block that is left before its hold was
-    settled or released keeps the worst case: the input counts as spent, the rest as uncertain.
+    Made by `reserve`; it may be used more than once, even while one of its holds is open. A block that is left before
+    its hold was settled or released keeps the worst case: the input counts as spent, the rest as uncertain.
 
-    Take it in the task that makes the call, with a *timeout* of its own. `asyncio.wait_for` (before Python 3.12) and
-    `asyncio.to_thread` take it in a copy of the context, where the caller does not know of it: its next reservation
-    may then wait for it as long as it may at all, instead of being refused as ``would_deadlock``.
+    Take it in the task that makes the call, and use *timeout*. `asyncio.wait_for` (before Python 3.12) and
+    `asyncio.to_thread` take it in a copy of the context that the caller cannot see: its next reservation may then
+    wait for this hold until it times out, instead of being refused as ``would_deadlock``.
     """
 
     __slots__ = ("_blocks", "_cost", "_input", "_min_output", "_model", "_output", "_timeout", "_wait")
@@ -338,13 +338,13 @@ def reserve(
     wait: bool = True,
     timeout: float | None = None,
 ) -> Reservation:
-    """Describe the worst case of a call, to be held on every scope around before the call is made.
+    """Describe the worst case of a call, to be held on every scope around it before the call is made.
 
     Args:
         input_tokens: The input that the call will have, at least 0.
         output_tokens: The most output that it may have; lowered to what can ever fit.
-        min_output_tokens: The least output that is of use; with less room, it is refused.
-        cost_usd: The cost, if it is fixed; None: by the run's prices, with the granted output.
+        min_output_tokens: The least output that is useful; with less room, the call is refused.
+        cost_usd: The cost, if it is fixed; None: computed from the run's prices and the granted output.
         model: The model, for its price; None: the default model in force.
         wait: Whether to wait for other calls' holds; if not, `ReserveTimeoutError` at once.
         timeout: The longest to wait, in seconds; never longer than `max_seconds` of a scope around or `max_wait`.
@@ -353,7 +353,7 @@ def reserve(
         The reservation, to be used as ``with``, ``async with``, ``.acquire()`` or ``await``.
 
     Raises:
-        TypeError: If a number is of another type, or the model no string.
+        TypeError: If a number is of another type, or the model is not a string.
         ValueError: If a number is negative, or not finite.
     """
     if input_tokens.__class__ is not int or input_tokens < 0:
@@ -362,7 +362,7 @@ def reserve(
         output_tokens = at_least_0(output_tokens, "output_tokens")
     if min_output_tokens.__class__ is not int or min_output_tokens != 1:
         min_output_tokens = at_least_0(min_output_tokens, "min_output_tokens")
-    if timeout is not None:
+    if timeout is not None and (timeout.__class__ is not float or not timeout >= 0):
         check_timeout(timeout)
     if model is not None and model.__class__ is not str:
         model = read_model(model)

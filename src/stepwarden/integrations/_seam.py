@@ -41,8 +41,8 @@ from stepwarden.core._reserve import reserve
 from stepwarden.core._scope import Scope
 from stepwarden.core.errors import BudgetExceededError, UnpricedModelError
 
-from ._adopt import WorstCase, state, taken_over
-from ._failure import costs_nothing, is_failure, status_costs_nothing
+from ._adopt import WorstCase, stated, taken_over
+from ._failure import FIRST_ERROR, costs_nothing, status_costs_nothing
 from ._other import OtherTokens, cost_of_other
 
 DEFAULT_MAX_OUTPUT_TOKENS = 1_024
@@ -168,8 +168,10 @@ class Attempt:
         self._granted = hold.output_tokens
         self._claim = [hold]
         offered.set(self._claim)
-        if adopted is None or self._is_stated:
-            state(self._asked[0] if self._is_stated else None)
+        if self._is_stated:
+            stated.set(self._asked[0])
+        elif adopted is None and stated.get() is not None:
+            stated.set(None)
 
     def _worst(self) -> WorstCase:
         return WorstCase(self.model, *self._asked, self._is_stated)
@@ -188,8 +190,13 @@ class Attempt:
 
     def time_left(self) -> float | None:
         """Return the seconds that `max_seconds` leaves on the chain, or None where there is none."""
-        hurried = self._most_hurried()
-        return None if hurried is None else max(0.0, hurried[0] / 1e9)
+        scope = self.scope
+        while scope is not None:
+            if scope.limits is not None and scope.limits.nanoseconds is not None:
+                hurried = self._most_hurried()
+                return None if hurried is None else max(0.0, hurried[0] / 1e9)
+            scope = scope.parent
+        return None
 
     def overdue(self, partial: str | None = None) -> BudgetExceededError | None:
         """Return the error to end a stream with, where `max_seconds` of a scope around is over; else None.
@@ -242,7 +249,7 @@ class Attempt:
         Returns:
             Whether it was no success.
         """
-        if not is_failure(status):
+        if status < FIRST_ERROR:
             return False
         if status_costs_nothing(status):
             self.release()
@@ -262,9 +269,12 @@ class Attempt:
         if reported is None:
             hold.leave()
             return
-        is_known = reported.input_tokens is not None and reported.output_tokens is not None
-        input_tokens = hold.input_tokens if reported.input_tokens is None else reported.input_tokens
-        output_tokens = self._output(hold, reported)
+        input_tokens, output_tokens = reported.input_tokens, reported.output_tokens
+        is_known = input_tokens is not None and output_tokens is not None
+        if input_tokens is None:
+            input_tokens = hold.input_tokens
+        if output_tokens is None:
+            output_tokens = self._output(hold, reported)
         model = reported.model or self.model
         cost_usd, is_priced = reported.cost_usd, True
         if reported.other is not None and cost_usd is None and hold.scope is not None and hold.fixed_cost is None:
@@ -274,7 +284,7 @@ class Attempt:
                 cache_read_tokens=reported.cache_read_tokens, cache_write_tokens=reported.cache_write_tokens,
                 reasoning_tokens=reported.reasoning_tokens,
             )  # fmt: skip
-        elif cost_usd is None:
+        elif cost_usd is None and reported.cache_write_1h_tokens:
             cost_usd = self._cost_of_long_cache(reported, model, input_tokens, output_tokens)
         try:
             hold.settle(
@@ -295,8 +305,8 @@ class Attempt:
     def _cost_of_long_cache(
         self, reported: Reported, model: str | None, input_tokens: int, output_tokens: int
     ) -> Decimal | None:
-        """Price a call with input that is cached for an hour, of which a hold knows nothing; None for any other."""
-        rates = None if self.scope is None or not reported.cache_write_1h_tokens else self.scope.run.rates(model)
+        """Price a call with input that is cached for an hour, of which a hold knows nothing; None without prices."""
+        rates = None if self.scope is None else self.scope.run.rates(model)
         if rates is None:
             return None
         cost = rates.cost(
@@ -310,8 +320,6 @@ class Attempt:
         return dollars(cost)
 
     def _output(self, hold: Hold, reported: Reported) -> int:
-        if reported.output_tokens is not None:
-            return reported.output_tokens
         arrived, granted = reported.arrived_tokens, hold.output_tokens
         # The limit was sent, so a little more than it is the estimate's margin; twice as much is a server that
         # did not obey it.
