@@ -165,7 +165,9 @@ class GuardedProvider(ModelProvider):
         await self._provider.aclose()
 
 
-def guarded(agent: Agent[_T], *, side_effects: Mapping[str, SideEffectLike] | None = None) -> Agent[_T]:
+def guarded(
+    agent: Agent[_T], *, side_effects: Mapping[str, SideEffectLike] | None = None, estimate: Estimate = "likely"
+) -> Agent[_T]:
     """Return a copy of an agent whose tools are under the policy, and so of every agent that it hands off to.
 
     A tool that the policy refuses is rejected in the form of a tool guardrail, and one beyond `max_tool_calls` is not
@@ -179,18 +181,22 @@ def guarded(agent: Agent[_T], *, side_effects: Mapping[str, SideEffectLike] | No
             is one tool here: guard that agent before `as_tool`.
         side_effects: What tools may do, by their names; a tool that is not named here is the network, unless its
             function is decorated with `stepwarden.tool`.
+        estimate: How the input of a model object's requests is estimated, as for `GuardedModel`; one that is guarded
+            already keeps its own.
 
     Raises:
-        DefinitionError: If a side effect is none.
+        DefinitionError: If a side effect is none, or *estimate* is none.
     """
-    return cast("Agent[_T]", _Guarding(Gate(side_effects or {}, "guarded.side_effects")).agent(agent))
+    gate = Gate(side_effects or {}, "guarded.side_effects")
+    return cast("Agent[_T]", _Guarding(gate, parse_estimate(estimate)).agent(agent))
 
 
 class _Guarding:
     """Copy agents, each once, so that agents that hand off to one another in a circle still do."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, estimate: Estimate) -> None:
         self._gate = gate
+        self._estimate = estimate
         self._agents: dict[int, tuple[Any, Any]] = {}
         self._tools = Copies[FunctionTool, FunctionTool](lambda tool: _guarded_tool(tool, gate))
 
@@ -211,7 +217,7 @@ class _Guarding:
         copied.tools = [self.tool(tool) for tool in agent.tools]
         copied.handoffs = [self._handoff(one) for one in agent.handoffs]
         if isinstance(agent.model, Model) and not isinstance(agent.model, GuardedModel):
-            copied.model = GuardedModel(agent.model)
+            copied.model = GuardedModel(agent.model, estimate=self._estimate)
         return copied
 
     def tool(self, tool: Any) -> Any:
