@@ -139,6 +139,19 @@ class Watch(Generic[T]):
                 raise overdue from error
 
 
+async def continued(first: T | None, rest: AsyncIterator[T]) -> AsyncIterator[T]:
+    """Yield the first piece of a stream, where there is one, and then the rest, and close that."""
+    try:
+        if first is not None:
+            yield first
+            async for piece in rest:
+                yield piece
+    finally:
+        close = getattr(rest, "aclose", None)
+        if close is not None:
+            await close()
+
+
 def _runs_asyncio() -> bool:
     try:
         return asyncio.current_task() is not None
