@@ -23,6 +23,7 @@ def add_accounts_commands(app: App) -> None:
     accounts.command(_set, name="set")
     accounts.command(_pause, name="pause")
     accounts.command(_resume, name="resume")
+    accounts.command(_settle, name="settle")
     app.command(accounts)
 
 
@@ -120,3 +121,26 @@ def _resume(name: str, /, *, ledger: Ledger = None, json: bool = False, debug: D
     from ._accounts_command import pause_account
 
     return pause_account(name, None, ledger=ledger, as_json=json)
+
+
+def _settle(
+    name: str,
+    outcome: Literal["spent", "unspent"],
+    /,
+    *,
+    ledger: str | None = None,
+    json: bool = False,
+    debug: bool = False,  # noqa: ARG001
+) -> int:
+    """Settle what calls of processes that have ended left uncertain on an account, in every window.
+
+    Args:
+        name: Its name.
+        outcome: Whether all that is uncertain of them was spent, or nothing of it, as the provider's bill tells.
+        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
+        json: Print one JSON object that tells how it stands now.
+        debug: Show the traceback of an error.
+    """
+    from ._accounts_command import settle_account
+
+    return settle_account(name, is_spent=outcome == "spent", ledger=ledger, as_json=json)

@@ -6,6 +6,7 @@ import math
 import operator
 from typing import TYPE_CHECKING
 
+from ._amount import MOST_BITS
 from ._meter import meter_of
 from ._tally import Extra, Tally
 from .errors import StepwardenError, UnpricedModelError
@@ -29,10 +30,14 @@ def whole(value: object, name: str) -> int:
 
     Raises:
         TypeError: If it is anything else.
+        ValueError: If it is larger than any call has.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, not {value!r}")
-    return operator.index(value)
+    number = operator.index(value)
+    if number >> MOST_BITS > 0:
+        raise ValueError(f"{name} must be below 2**{MOST_BITS}, not {number!r}")
+    return number
 
 
 def at_least_0(value: object, name: str) -> int:

@@ -31,15 +31,15 @@ async def open_deadline(scope: Scope) -> None:
         task = None
     if task is None:
         return
-    left = (limits.nanoseconds - scope.elapsed_ns()) / 1e9
-    deadline = asyncio.timeout(left)
+    # Divided as integers, since the nanoseconds of what a float can say may be more than one can.
+    deadline = asyncio.timeout((limits.nanoseconds - scope.elapsed_ns()) / 1_000_000_000)
     await deadline.__aenter__()
     loop = asyncio.get_running_loop()
 
     def follow() -> None:
         if not deadline.expired() and scope.status is None and scope.limits is not None:
-            left = ((scope.limits.nanoseconds or 0) - scope.elapsed_ns()) / 1e9
-            deadline.reschedule(loop.time() + left)
+            left = (scope.limits.nanoseconds or 0) - scope.elapsed_ns()
+            deadline.reschedule(loop.time() + left / 1_000_000_000)
 
     detail = scope.make_detail()
     detail.deadline = deadline

@@ -130,5 +130,8 @@ class _MemoryPages:
     def forget(self, entry: Booking) -> None:
         """Have no note to forget."""
 
+    def note_uncertain(self, entry: Booking) -> None:
+        """Need no note of that, either."""
+
     def _found(self, key: tuple[Any, ...]) -> Any:
         return self.changed.get(key) or self._kept.get(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._accounting import count, late_owner, measure, read_model
+from ._amount import CALL, COST, MOST_BITS, OUTPUT
 from ._charge import charge, exceeded
 from ._draw import count_in_accounts
 from ._firing import fire_thresholds
@@ -12,7 +13,7 @@ from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import look
 from ._settings import meet_unscoped
-from ._tally import keep
+from ._tally import KEPT_RECORDS, MOST_RECORDS
 from ._watch import tell_refused
 from .errors import StepwardenError
 
@@ -54,7 +55,8 @@ def record_usage(
         BudgetExceededError: If a limit is passed now, naming the outermost such scope; the usage stays counted.
         UnpricedModelError: If no cost was given, the model has no price and a USD limit is in force; the usage stays
             counted, without a cost.
-        ValueError: If the cost is negative, not finite or not an amount; then nothing is counted.
+        ValueError: If the cost is negative, not finite or not an amount, or a count is 2**45 or more; then nothing is
+            counted.
         TypeError: If a count is not an int, or the model is not a string; then nothing is counted.
         LedgerError: If the run has ended and its ledger is closed; the usage stays counted.
     """
@@ -64,9 +66,12 @@ def record_usage(
         if scope is None:
             meet_unscoped("a recorded call")
             return
-    if input_tokens.__class__ is not int or input_tokens < 0:
+    if (
+        input_tokens.__class__ is not int
+        or output_tokens.__class__ is not int
+        or (input_tokens | output_tokens) >> MOST_BITS
+    ):
         input_tokens = count(input_tokens, "input_tokens")
-    if output_tokens.__class__ is not int or output_tokens < 0:
         output_tokens = count(output_tokens, "output_tokens")
     if model and model.__class__ is not str:
         model = read_model(model)
@@ -83,12 +88,15 @@ def record_usage(
         owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
         meter = scope.meter or meter_of(scope)
         owned = meter if owner is scope else owner.meter or meter_of(owner)
-        passed = charge(owned, meter, input_tokens, output_tokens, cost, 1, 0, extra)
+        passed = charge(owned, meter, input_tokens + output_tokens * OUTPUT + CALL + (cost << COST), extra)
         if model:
             owner.last_model = model
         detail = owner.detail or owner.make_detail()
         call = (model, input_tokens, output_tokens, cost, "recorded", False)
-        keep(detail.calls, call)
+        calls = detail.calls
+        calls.append(call)
+        if len(calls) > MOST_RECORDS:
+            del calls[:-KEPT_RECORDS]
         if passed is not None:
             error = exceeded(passed.scope, "record")
         if tree.waiting:

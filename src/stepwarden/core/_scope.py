@@ -121,7 +121,7 @@ class Scope:
 
     @property
     def own(self) -> Usage:
-        """What it spent itself; once it has closed, what comes late is another scope's own."""
+        """What it spent itself; nothing is added once it has closed, since what is late is another's own."""
         with self.tree.reading:
             return self._usage("own")
 
@@ -142,8 +142,8 @@ class Scope:
                 return Usage()
             return Usage(
                 input_tokens=meter.aside("max_input_tokens"),
-                output_tokens=meter.aside_output - extra.uncertain_output,
-                cost_usd=dollars(meter.aside_cost - extra.uncertain_cost),
+                output_tokens=meter.aside("max_output_tokens") - extra.uncertain_output,
+                cost_usd=dollars(meter.aside("max_usd") - extra.uncertain_cost),
                 calls=meter.aside("max_calls"),
             )
 
@@ -188,11 +188,12 @@ class Scope:
         spent = self.total
         over = {limit: 0 if value is None else max(0, self.spent(limit) - value) for limit, value in limits.items()}
         output = min(max(over["max_output_tokens"], over["max_tokens"]), spent.output_tokens)
-        return Usage(  # of tool calls there is none: each is refused before it is made
+        return Usage(
             input_tokens=max(over["max_input_tokens"], over["max_tokens"] - output),
             output_tokens=output,
             cost_usd=dollars(over["max_usd"]),
             calls=over["max_calls"],
+            tool_calls=over["max_tool_calls"],  # only where a signal handler raised while one was refused
         )
 
     @property
@@ -241,7 +242,7 @@ class Scope:
             BudgetExceededError: For the outermost scope with a limit that is passed.
         """
         with self.tree.lock:
-            passed = charge(None, meter_of(self), 0, 0, 0, 0)
+            passed = charge(None, meter_of(self), 0)
             if passed is not None:
                 raise exceeded(passed.scope, "record")
 

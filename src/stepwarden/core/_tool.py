@@ -10,6 +10,7 @@ from types import CoroutineType
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from ._accounting import late_owner
+from ._amount import TOOL
 from ._callable import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated
 from ._charge import budget_error, charge, exceeded_limit
 from ._declare import function_and_name
@@ -191,10 +192,10 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
     with scope.tree.lock:
         owner = scope if scope.status is None else late_owner(scope, 0, 0, 0, 0, 1)
         # Counted first and checked then: a finaliser between the two cannot let one more through.
-        charge(meter_of(owner), meter_of(scope), 0, 0, 0, 0, 1)
+        charge(meter_of(owner), meter_of(scope), TOOL)
         full = _full(scope)
         if full is not None:
-            charge(owner.meter, scope.meter, 0, 0, 0, 0, -1)
+            charge(owner.meter, scope.meter, -TOOL)
             if owner is not scope:
                 owner.make_detail().made("late", Tally).add(0, 0, 0, 0, -1)
             refused = _refusal(*full)

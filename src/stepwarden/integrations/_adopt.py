@@ -86,7 +86,7 @@ def _changed(hold: Hold, outer: Scope, scope: Scope, wanted: WorstCase) -> bool:
         if hold.state is not OPEN:
             return False
         asked, granted, is_clamped = hold.asked_output, hold.output_tokens, hold.is_clamped
-        turn(hold, PENDING, None, freed=(hold.input_tokens, granted, hold.cost, 1))
+        turn(hold, PENDING, None, freed=hold.amount)
         hold.let_go()
         hold.scope = hold.keeper = scope
         hold.model, hold.rates = model, rates

@@ -240,6 +240,24 @@ class Attempt:
         else:
             self.leave()
 
+    def tell_if_overdue(self, error: BaseException, partial: str | None = None) -> None:
+        """Raise our own error where a time-out was that of `max_seconds`.
+
+        Args:
+            error: The error that an SDK or its transport raised.
+            partial: The text that was received.
+
+        Raises:
+            BudgetExceededError: If it was.
+        """
+        if any("Timeout" in kind.__name__ for kind in type(error).__mro__):
+            overdue = self.overdue(partial)
+            if overdue is not None:
+                if partial is not None:
+                    self.broken_off(partial)
+                # Not from the SDK's own error: anthropic's looks for one behind ours, and would try again.
+                raise overdue from None
+
     def refused_with(self, status: int) -> bool:
         """Settle a call by its HTTP status, where that is no success.
 

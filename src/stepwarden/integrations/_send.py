@@ -55,6 +55,7 @@ def guarded(send: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             response = send(*owner, _granted(request, attempt), stream=stream, **kwargs)
         except BaseException as error:
             attempt.failed(error)
+            attempt.tell_if_overdue(error)
             raise
         if not attempt.refused_with(response.status_code):
             if stream:
@@ -83,6 +84,7 @@ def guarded_async(send: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             response = await send(*owner, _granted(request, attempt), stream=stream, **kwargs)
         except BaseException as error:
             attempt.failed(error)
+            attempt.tell_if_overdue(error)
             raise
         if not attempt.refused_with(response.status_code):
             if stream:

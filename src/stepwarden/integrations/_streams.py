@@ -131,12 +131,8 @@ class Watch(Generic[T]):
             raise overdue
 
     def _tell_if_overdue(self, error: Exception) -> None:
-        """Raise our own error where a time-out was that of `max_seconds`."""
-        if not self._reader.is_complete and any("Timeout" in kind.__name__ for kind in type(error).__mro__):
-            overdue = self._attempt.overdue(self._reader.text)
-            if overdue is not None:
-                self._attempt.broken_off(self._reader.text)
-                raise overdue from error
+        if not self._reader.is_complete:
+            self._attempt.tell_if_overdue(error, self._reader.text)
 
 
 async def continued(first: T | None, rest: AsyncIterator[T]) -> AsyncIterator[T]:
