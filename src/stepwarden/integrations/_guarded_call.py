@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import replace
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from stepwarden.core._budget import parse_name
 from stepwarden.core._callable import Kind, kind_of
@@ -196,19 +196,46 @@ def _generator(function: Callable[..., Any], metering: _Metering) -> Callable[..
         attempt = metering.attempt(args, kwargs)
         attempt.acquire()
         source = metering.call(attempt, function, args, kwargs)
+
+        def take(item: Any) -> Any:
+            attempt.keep()
+            yielded.append(item)
+            return item
+
         try:
-            for item in source:
-                attempt.keep()
-                yielded.append(item)
-                yield item
+            result = yield from _Tapped(source, take)
         except BaseException as error:
             _broke_off(metering, attempt, yielded, error)
             raise
         finally:
             source.close()
         metering.settle(attempt, yielded)
+        return result
 
     return call
+
+
+class _Tapped:
+    """Look at what a generator yields; what is sent and thrown into it, and what it returns, pass through."""
+
+    def __init__(self, source: Generator[Any, Any, Any], take: Callable[[Any], Any]) -> None:
+        self._source = source
+        self._take = take
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return self._take(next(self._source))
+
+    def send(self, value: Any) -> Any:
+        return self._take(self._source.send(value))
+
+    def throw(self, error: BaseException) -> Any:
+        return self._take(self._source.throw(error))
+
+    def close(self) -> None:
+        self._source.close()
 
 
 def _async_generator(function: Callable[..., Any], metering: _Metering) -> Callable[..., Any]:
