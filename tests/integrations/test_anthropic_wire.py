@@ -132,6 +132,18 @@ def test_what_is_not_covered_is_refused_unless_allowed(server, path):
         assert (server.count, run.total.calls) == (1, 0)
 
 
+def test_batches_are_allowed_by_the_name_that_openais_have(server):
+    """``allow=["batches"]`` means the batches of whichever SDK is guarded, so that `install` takes it for both."""
+    with anthropic.Anthropic(base_url=server.origin, api_key="none", max_retries=0) as plain, sw.Run():
+        guarded = sw.guard(plain, allow=["batches"])
+        for batches in (guarded.messages.batches, guarded.beta.messages.batches):
+            with pytest.raises(anthropic.NotFoundError):
+                batches.create(requests=[])
+        assert server.count == 2
+        with pytest.raises(sw.PolicyViolationError):
+            guarded.post("/v1/complete", body={}, cast_to=object)
+
+
 def test_counting_tokens_goes_by(server, kind):
     """Counting costs nothing, so it is not reserved."""
 

@@ -156,6 +156,28 @@ def test_a_reply_is_given_back_although_it_passes_a_limit():
     assert run.overshoot.total_tokens == 41
 
 
+def test_a_generator_keeps_what_is_sent_thrown_and_returned():
+    """A guarded generator is one still: it is sent values, may handle what is thrown into it, and returns."""
+
+    @GUARD
+    def stream(prompt, max_tokens=10, model="m"):
+        piece = {"model": model, "read": len(prompt), "text": "x"}
+        try:
+            sent = yield piece
+        except LookupError:
+            sent = yield piece
+        return sent
+
+    with sw.Run(budget=sw.Budget(max_tokens=90)) as run:
+        replies = stream("hello")
+        next(replies)
+        replies.throw(LookupError())
+        with pytest.raises(StopIteration) as ended:
+            replies.send("last")
+    assert ended.value.value == "last"
+    assert (run.total.calls, run.total.estimated_calls, run.total.output_tokens, run.held) == (1, 0, 2, sw.Usage())
+
+
 def test_a_stream_that_is_left_is_counted_from_what_arrived():
     """Closed early, a stream is settled by what it has yielded, as an estimate."""
     stream = GUARD(Provider().stream)

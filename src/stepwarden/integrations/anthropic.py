@@ -24,10 +24,11 @@ from ._wire import WireAttempt
 _MESSAGES = re.compile(r"^/v1/messages(\?.*)?$")
 _FREE = re.compile(r"^/v1/(messages/count_tokens|files)(\?.*)?$|/cancel(\?.*)?$")
 ALLOWABLE = frozenset({
-    "agents", "complete", "deployments", "environments", "memory_stores", "messages/batches", "organizations",
-    "sessions", "skills", "tunnels", "user_profiles", "vaults",
+    "agents", "batches", "complete", "deployments", "environments", "memory_stores", "messages/batches",
+    "organizations", "sessions", "skills", "tunnels", "user_profiles", "vaults",
 })  # fmt: skip
-"""The endpoints that are not covered, by the first words of their paths."""
+"""The endpoints that are not covered, by the first words of their paths; batches also by the name of OpenAI's."""
+_PATHS = {"batches": "messages/batches"}
 _TIMEOUTS = ("connect", "read", "write", "pool")
 
 
@@ -75,7 +76,8 @@ class AnthropicRules:
             read = getattr(timeout, "read", timeout)
             seconds = read if isinstance(read, int | float) else None
             return MessagesAttempt(MessagesCall(_json(options)), seconds, self.estimate)
-        if not _FREE.search(options.url) and not any(f"/v1/{name}" in options.url for name in self.allow):
+        allowed = (f"/v1/{_PATHS.get(name, name)}" for name in self.allow)
+        if not _FREE.search(options.url) and not any(path in options.url for path in allowed):
             raise PolicyViolationError(_refusal(options.url))
         return None
 
@@ -104,6 +106,7 @@ def _guarding(send: Callable[..., Any], rules: AnthropicRules) -> Callable[..., 
             response, prepared = send(*owner, _granted(client, options, attempt), **kwargs)
         except BaseException as error:
             attempt.failed(error)
+            attempt.tell_if_overdue(error)
             raise
         if not attempt.refused_with(response.status_code):
             if response.is_closed:
@@ -124,6 +127,7 @@ def _guarding(send: Callable[..., Any], rules: AnthropicRules) -> Callable[..., 
             response, prepared = await send(*owner, _granted(client, options, attempt), **kwargs)
         except BaseException as error:
             attempt.failed(error)
+            attempt.tell_if_overdue(error)
             raise
         if not attempt.refused_with(response.status_code):
             if response.is_closed:

@@ -158,11 +158,27 @@ def records_as_they_came(database: sqlite3.Connection) -> None:
     look_up_receipts(database)
 
 
+def uncertain_calls(database: sqlite3.Connection) -> None:
+    """Make the table of calls whose cost did not become known, each on each of its accounts."""
+    # Without a process, it has died and will never learn it.
+    database.execute(
+        """CREATE TABLE account_uncertain(
+            key TEXT NOT NULL,
+            account TEXT NOT NULL,
+            process TEXT,
+            at TEXT NOT NULL,
+            uncertain TEXT NOT NULL,
+            PRIMARY KEY(key, account)
+        ) STRICT, WITHOUT ROWID"""
+    )
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     runs_and_records,
     receipts_to_look_up,
     accounts,
     records_as_they_came,
+    uncertain_calls,
 )
 """In the order in which they run; one that was released is never changed, only followed by others."""
 
