@@ -195,18 +195,19 @@ def test_max_seconds_gives_a_call_the_rest_as_its_timeout(server, clock):
     assert [request.extensions["timeout"] for request in seen] == [dict.fromkeys(names, s) for s in (1, 4, 10)]
 
 
-def test_a_silent_server_is_left_when_max_seconds_are_over(server, kind):
-    """A call that nobody answers ends with its time-out, and the attempt after it is refused for `max_seconds`."""
+@pytest.mark.parametrize("max_retries", [0, 3])
+def test_a_silent_server_is_left_when_max_seconds_are_over(server, kind, max_retries):
+    """What nobody answers in the time that is left ends with the error of `max_seconds`, and is not tried again."""
     server.default = Hang()
 
     async def scenario():
-        async with guarded(kind, server, max_retries=3) as client:
+        async with guarded(kind, server, max_retries=max_retries) as client:
             with sw.Run(budget=sw.Budget(max_seconds=0.2)) as run, pytest.raises(sw.BudgetExceededError) as caught:
                 await ask(client)
         return run, caught.value
 
     run, error = play(scenario)
-    assert (error.limit, server.count) == ("max_seconds", 1)
+    assert (error.limit, error.phase, server.count) == ("max_seconds", "deadline", 1)
     assert run.uncertain.output_tokens == 10
 
 

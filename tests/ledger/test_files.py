@@ -72,7 +72,16 @@ def test_durability_is_what_sqlite_is_told(path, durability, synchronous):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"durability": "none"}, {"durability": None}, {"path": ""}, {"path": 5}, {"path": b"x"}]
+    "wrong",
+    [
+        {"durability": "none"},
+        {"durability": None},
+        {"path": ""},
+        {"path": 5},
+        {"path": b"x"},
+        {"path": ":memory:"},
+        {"path": "postgresql://127.0.0.1/ledger"},
+    ],
 )
 def test_a_bad_argument_is_named(path, wrong):
     """A path or durability that cannot be right is a DefinitionError that names it, and no file is made."""

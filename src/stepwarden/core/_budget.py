@@ -116,11 +116,14 @@ class Usage:
         cache_read_tokens: Input read from the provider's cache.
         cache_write_tokens: Input written to it.
         reasoning_tokens: Output spent on reasoning.
-        cost_usd: US dollars.
+        cost_usd: US dollars; what is given as int, str or finite float (by its repr) is kept as Decimal.
         calls: Model calls.
         tool_calls: Tool calls.
         unpriced_calls: Calls without a cost, since their model had no price.
         estimated_calls: Calls whose usage was estimated, not reported.
+
+    Raises:
+        ValueError: If the cost is negative, not finite or no amount.
     """
 
     input_tokens: int = 0
@@ -133,6 +136,10 @@ class Usage:
     tool_calls: int = 0
     unpriced_calls: int = 0
     estimated_calls: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cost_usd.__class__ is not Decimal:
+            object.__setattr__(self, "cost_usd", exact_usd(self.cost_usd, "usage.cost_usd"))
 
     @property
     def total_tokens(self) -> int:

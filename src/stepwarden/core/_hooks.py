@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from ._budget import parse_name
 from .errors import Amount, DefinitionError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _SYNC_ONLY = (THRESHOLD, "OnToolDenied")
 
 @dataclass(frozen=True, slots=True)
 class BudgetThreshold:
-    """Name the event of a scope's spending reaching a share of one of its limits.
+    """Name the event that a scope's spending has reached a share of one of its limits.
 
     Args:
         percent: The share, above 0; 100 is the limit.
@@ -174,7 +175,7 @@ class Hook(Generic[P, R]):
 
 
 class Hooks:
-    """Hold hooks in the order in which they were registered."""
+    """Register hooks, and keep them in order."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -215,13 +216,10 @@ class Hooks:
                 is registered for an event that cannot await it.
         """
         name, percent = _parse_event(event)
-        for field, value in (("persona", persona), ("step", "*" if step is None else step)):
-            if not isinstance(value, str):
-                raise DefinitionError(f"{field} must be a string, not {value!r}")
+        if not isinstance(persona, str):
+            raise DefinitionError(f"persona must be a string, not {persona!r}")
         pattern = persona.strip()
-        exact = None if step is None else step.strip()
-        if exact == "":
-            raise DefinitionError(f"step must be a non-empty name, not {step!r}")
+        exact = None if step is None else parse_name(step, "step")
 
         def register(function: Callable[P, R]) -> Hook[P, R]:
             if not callable(function):
@@ -260,9 +258,7 @@ class Hooks:
 def _parse_event(event: object) -> tuple[str, float | None]:
     if isinstance(event, BudgetThreshold):
         return THRESHOLD, event.percent
-    if not isinstance(event, str):
-        raise DefinitionError(f"event must be the name of an event or a BudgetThreshold, not {event!r}")
-    name = event.strip()
+    name = event.strip() if isinstance(event, str) else ""
     written = re.fullmatch(rf"{THRESHOLD}\s*\((.*)\)", name)
     if written is not None:
         try:
@@ -272,7 +268,7 @@ def _parse_event(event: object) -> tuple[str, float | None]:
         return THRESHOLD, BudgetThreshold(percent).percent
     if name == THRESHOLD:
         raise DefinitionError(f"{THRESHOLD} needs its percentage, such as '{THRESHOLD}(80)'")
-    return check_event(name), None
+    return check_event(event), None
 
 
 def check_event(event: object) -> str:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from ._callable import Kind, is_decorated, kind_of
 from ._collector import is_collecting
 from ._hold import context_hold, get_hold, offered, set_hold
-from ._kind import Kind, is_decorated, kind_of
 from ._kinds import HookScope
 from ._leaf import carried, get_leaf, resolve, restore, set_leaf
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ._account import WINDOWS, Account, AccountState, WindowState, start_of, time_of
 from ._budget import Budget, Usage
 from ._money import dollars
 
-if TYPE_CHECKING:
-    from ._charge import Amounts
-
+Amounts = tuple[int, int, int, int]
+"""Input tokens, output tokens, picodollars and calls."""
 NOTHING: Amounts = (0, 0, 0, 0)
 
 

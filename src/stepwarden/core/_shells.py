@@ -9,11 +9,11 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from ._activation import abort, close_early, conclude, ensure_left, enter, finish, is_innermost, scope_class
+from ._callable import Kind, decorated, first_resumption, kind_of, refuse_coroutine
 from ._collector import is_collecting
 from ._deadline import within_deadline
 from ._durable import until_durable
 from ._firing import run_async, run_sync
-from ._kind import Kind, decorated, first_resumption, kind_of, refuse_coroutine
 from ._kinds import HookScope
 from ._leaf import get_leaf, resolve, restore, set_leaf
 from ._tree import current_flow

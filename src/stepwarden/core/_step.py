@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
-from ._block import Block
 from ._boundary import ErrorBoundary
-from ._budget import Budget, parse_name
+from ._budget import Budget
+from ._callable import check_decorated
+from ._declare import decorated_or_block, function_and_name, registered
 from ._definition import StepDefinition, step_definition
-from ._kind import check_decorated, undecorated
 from ._kinds import StepScope
-from ._plan import Plan
 from ._policy import SideEffectLike
-from ._shells import wrap
-from .errors import DefinitionError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -154,12 +150,7 @@ def step(
     Raises:
         DefinitionError: If an argument cannot be right, or the function cannot be decorated.
     """
-    if isinstance(function, str):
-        if name is not None:
-            raise DefinitionError(f"step.name is given twice: {function!r} and {name!r}")
-        name, function = function, None
-    if name is not None:
-        parse_name(name, "step.name")
+    function, name = function_and_name(function, name, "step")
 
     def declare(function_name: str) -> StepDefinition:
         return StepDefinition(
@@ -174,15 +165,7 @@ def step(
             default_max_output_tokens=default_max_output_tokens,
         )
 
-    def decorate(target: Any) -> Any:
-        check_decorated(target, "step", named=name is not None)
-        called: Any = getattr(target, "__name__", name)
-        return wrap(undecorated(target, StepDefinition), Plan(declare(called)))
-
-    if function is not None:
-        return decorate(function)
-    declare("step")  # a wrong argument is reported where it is declared, not when the block is entered
-    return Block[StepScope](declare, decorate, "step", name)
+    return decorated_or_block(function, name, "step", declare)
 
 
 def register_step(function: Callable[P, R], definition: StepDefinition) -> Callable[P, R]:
@@ -198,11 +181,7 @@ def register_step(function: Callable[P, R], definition: StepDefinition) -> Calla
     Raises:
         DefinitionError: If the function cannot be decorated, or the definition is none.
     """
-    if not isinstance(definition, StepDefinition):
-        raise DefinitionError(f"definition must be a StepDefinition, not {definition!r}")
-    check_decorated(function, "step", named=True)
-    named = replace(definition, function=getattr(function, "__name__", definition.name))
-    return cast("Callable[P, R]", wrap(undecorated(function, StepDefinition), Plan(named)))
+    return cast("Callable[P, R]", registered(function, definition, StepDefinition, "step"))
 
 
 def step_from_dict(function: Callable[P, R], mapping: Mapping[str, Any]) -> Callable[P, R]:

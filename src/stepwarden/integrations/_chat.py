@@ -10,7 +10,7 @@ from ._estimate import Asked, tokens_in
 from ._events import EventReader
 from ._fast_json import parsed
 from ._input import CHAT, Conversation, Prompts
-from ._json import count, encoded, least_limit, model_of, size_of, text_of, times, with_model
+from ._json import NO_LIMIT, count, encoded, least_limit, model_of, size_of, text_of, times, with_model
 from ._other import OtherTokens
 from ._seam import Reported
 
@@ -63,9 +63,13 @@ class ChatCall:
     limit_names: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
 
     def __init__(self, request: dict[str, Any]) -> None:
-        self._request = request
-        self.model = model_of(request)
-        self._named = with_model(request, self.model, PREFIX)
+        self._request = self._named = request
+        model = request.get("model")
+        if model.__class__ is str and model and not model.startswith(PREFIX):
+            self.model: str | None = model
+        else:
+            self.model = model_of(request)
+            self._named = with_model(request, self.model, PREFIX)
         self.is_stream = bool(request.get("stream"))
         options = request.get("stream_options")
         self._shows_usage = isinstance(options, dict) and bool(options.get("include_usage"))
@@ -74,12 +78,17 @@ class ChatCall:
     @property
     def choices(self) -> int:
         """How many replies it asks for."""
-        return times(self._request.get("n"))
+        replies = self._request.get("n")
+        return 1 if replies is None else times(replies)
 
     @property
     def output_limit(self) -> int | None:
         """The most output for each choice, in tokens; None where it names none."""
-        return least_limit(self._request, *self.limit_names)
+        request = self._request
+        limit = request.get("max_completion_tokens")
+        if limit.__class__ is int and 0 <= limit < NO_LIMIT and "max_tokens" not in request:
+            return limit
+        return least_limit(request, *self.limit_names)
 
     @property
     def asked(self) -> Asked:
@@ -91,6 +100,13 @@ class ChatCall:
         request = self._named
         if output_limit is None:
             return None if request is self._request else encoded(request)
+        if (
+            request is self._request
+            and request.get(self.limit_names[0]) == output_limit
+            and not self.is_stream
+            and "max_tokens" not in request
+        ):
+            return None
         named = [name for name in self.limit_names if request.get(name) is not None] or self.limit_names[:1]
         changes: dict[str, Any] = {name: output_limit for name in named if request.get(name) != output_limit}
         if self.is_stream and not self._shows_usage:
@@ -103,14 +119,25 @@ class ChatCall:
     def read(self, body: bytes) -> Reported:
         """Read a whole reply; raise a ValueError where it is none."""
         try:
-            return _reported_by(_completion(body.decode()))
+            known = _completion(body.decode())
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            reply = parsed(body)
-        if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
-            raise ValueError("no completion")  # noqa: TRY004 - what a reply that cannot be read is, here
-        # Each choice is a text of its own, with a margin of its own.
-        arrived = sum(tokens_in(size_of(_texts(choice, "message"))) for choice in reply["choices"])
-        return _reported(reply, max(1, arrived))
+            return _read_whole(body)
+        usage = known.usage
+        details = usage.prompt_tokens_details or _NO_INPUT_DETAILS
+        made = usage.completion_tokens_details or _NO_OUTPUT_DETAILS
+        other = None
+        if details.audio_tokens or made.audio_tokens or details.image_tokens:
+            other = OtherTokens(details.audio_tokens or 0, made.audio_tokens or 0, details.image_tokens or 0)
+        return Reported(
+            model=known.model or None,
+            input_tokens=usage.prompt_tokens,
+            output_tokens=usage.completion_tokens,
+            cache_read_tokens=details.cached_tokens or 0,
+            cache_write_tokens=details.cache_write_tokens or 0,
+            reasoning_tokens=made.reasoning_tokens or 0,
+            arrived_tokens=1,  # not counted, since what was made is known
+            other=other,
+        )
 
     def stream(self) -> ChatStream:
         """Return what reads a streamed reply."""
@@ -230,27 +257,13 @@ def _texts(choice: Any, key: str) -> list[Any]:
     return texts
 
 
-def _reported_by(reply: _Completion) -> Reported:
-    usage = reply.usage
-    details = usage.prompt_tokens_details or _NO_INPUT_DETAILS
-    made = usage.completion_tokens_details or _NO_OUTPUT_DETAILS
-    other = None
-    if details.audio_tokens or made.audio_tokens or details.image_tokens:
-        other = OtherTokens(
-            audio_input=details.audio_tokens or 0,
-            audio_output=made.audio_tokens or 0,
-            image_input=details.image_tokens or 0,
-        )
-    return Reported(
-        model=reply.model or None,
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        cache_read_tokens=details.cached_tokens or 0,
-        cache_write_tokens=details.cache_write_tokens or 0,
-        reasoning_tokens=made.reasoning_tokens or 0,
-        arrived_tokens=1,  # not counted, since what was made is known
-        other=other,
-    )
+def _read_whole(body: bytes) -> Reported:
+    reply = parsed(body)
+    if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
+        raise ValueError("no completion")  # noqa: TRY004 - what a reply that cannot be read is, here
+    # Each choice is a text of its own, with a margin of its own.
+    arrived = sum(tokens_in(size_of(_texts(choice, "message"))) for choice in reply["choices"])
+    return _reported(reply, max(1, arrived))
 
 
 def _reported(reply: dict[str, Any], arrived: int) -> Reported:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
 from stepwarden.core._accounting import whole
-from stepwarden.core._kind import Kind, kind_of
+from stepwarden.core._callable import Kind, kind_of
 from stepwarden.core.errors import DefinitionError
 
 BYTES_PER_TOKEN = 3

@@ -25,6 +25,8 @@ OPENAI_ADDS = 512
 ANTHROPIC_ADDS = 1_024
 """Tokens that a provider adds to a request at most. Anthropic documents up to 530, for a prompt that explains tools."""
 
+_PLAIN = {"role", "content"}
+"""What a message has that is a text and nothing else: there is nothing in it to be looked for."""
 _HELD_KINDS = frozenset({"item_reference", "container_upload"})
 
 
@@ -79,15 +81,31 @@ class Conversation:
     remembered: int = 0
 
     def likely(self) -> int:
-        """Return the tokens that it is likely to have; an image of a size that cannot be seen as one of a megapixel."""
+        """Return the tokens that it is likely to have.
+
+        Returns:
+            Tokens: one for every three bytes of text, four for each message and 16 for the request; an image of a
+            size that cannot be seen counts as one of a megapixel.
+        """
         request, rules = self.request, self.rules
         items = request.get(rules.items)
-        items, media = (items, ()) if _is_plain(items) else without_media(items)
-        tokens = likely_tokens(items, *[request.get(name) for name in rules.others]) + self.remembered
-        if media:
-            image = rules.image or openai_image
-            tokens += sum(likely_media_tokens(part, self._model, image) for part in media)
+        tokens = self.remembered + TOKENS_PER_REQUEST
+        for item in items if isinstance(items, list) else [items]:
+            tokens += TOKENS_PER_MESSAGE
+            if item.__class__ is dict and item.keys() == _PLAIN and item["content"].__class__ is str:
+                tokens += tokens_in(size_as_json(item))
+            else:
+                tokens += self._likely_item(item)
+        for name in rules.others:
+            part = request.get(name)
+            if part is not None:
+                tokens += _likely(part)
         return tokens
+
+    def _likely_item(self, item: Any) -> int:
+        lean, media = without_media(item)
+        image = self.rules.image or openai_image
+        return _likely(lean) + sum(likely_media_tokens(part, self._model, image) for part in media)
 
     def most(self) -> int:
         """Return the tokens that it has at most: the bytes of its JSON, its images, and what the provider adds.
@@ -130,25 +148,6 @@ class Conversation:
         yield from _unbounded_in(request.get(rules.items), rules.items, sees=rules.image is not None)
 
 
-def likely_tokens(messages: object, *rest: object) -> int:
-    """Estimate the input tokens of text: likely enough, but no upper bound.
-
-    Args:
-        messages: The messages, as the API takes them.
-        rest: What else counts as input, such as tools and a response format.
-
-    Returns:
-        Tokens: one for every three bytes of text, four for each message and 16 for the request.
-    """
-    tokens = TOKENS_PER_REQUEST
-    for message in messages if isinstance(messages, list) else [messages]:
-        tokens += TOKENS_PER_MESSAGE + _likely(message)
-    for part in rest:
-        if part is not None:
-            tokens += _likely(part)
-    return tokens
-
-
 def _likely(part: Any) -> int:
     if isinstance(part, str):
         return text_tokens(part)
@@ -156,18 +155,6 @@ def _likely(part: Any) -> int:
         rest = {key: value for key, value in part.items() if key != "content"}
         return sum(_likely(piece) for piece in part["content"]) + _likely(rest)
     return tokens_in(size_as_json(part))
-
-
-def _is_plain(items: Any) -> bool:
-    """Tell whether each of what is said is a role and a text, so that there is nothing else to be looked for."""
-    if not isinstance(items, list):
-        return False
-    for item in items:
-        if item.__class__ is not dict or len(item) != 2 or "role" not in item:  # noqa: PLR2004 - a role and a text
-            return False
-        if item.get("content").__class__ is not str:
-            return False
-    return True
 
 
 def _unbounded_in(part: Any, path: str, *, sees: bool) -> Iterator[str]:

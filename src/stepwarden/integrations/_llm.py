@@ -49,7 +49,7 @@ def llm_call(
     settings: Mapping[str, Any] | None = None,
     estimate: Estimate = "likely",
 ) -> Reply:
-    """Ask a model once, under the budget of the step around: by default the step's own model.
+    """Call a model once, under the budget of the step around: by default the step's own model.
 
     It goes through pydantic-ai (extra ``llm``), and is guarded like any other call.
 
@@ -57,7 +57,7 @@ def llm_call(
         prompt: What is asked.
         system: The instructions, or None.
         model: The model as pydantic-ai names it, ``"provider:model"``, or a model of pydantic-ai's; None: the step's.
-        max_tokens: The most output, in tokens; None: what the step assumes, where a limit is in force.
+        max_tokens: The most output, in tokens; None: the step's default, where a limit is in force.
         temperature: The temperature, or None for the model's own.
         timeout: The longest that the request may take, in seconds, or None.
         settings: Further settings of pydantic-ai's.
@@ -69,7 +69,7 @@ def llm_call(
 
     Raises:
         BudgetExceededError: If the budget has no room for it; then nothing is sent.
-        DefinitionError: If no model is named anywhere, or *estimate* is none.
+        DefinitionError: If no model is named anywhere, or *estimate* is invalid.
         ImportError: If the extra is not installed.
     """
     _require()

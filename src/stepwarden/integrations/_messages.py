@@ -57,9 +57,13 @@ class MessagesCall:
     choices = 1
 
     def __init__(self, request: dict[str, Any]) -> None:
-        self._request = request
-        self.model = model_of(request)
-        self._named = with_model(self._request, self.model, PREFIX)
+        self._request = self._named = request
+        model = request.get("model")
+        if model.__class__ is str and model and not model.startswith(PREFIX):
+            self.model: str | None = model
+        else:
+            self.model = model_of(request)
+            self._named = with_model(request, self.model, PREFIX)
         self.is_stream = bool(request.get("stream"))
 
     @property
@@ -95,13 +99,23 @@ class MessagesCall:
     def read(self, body: bytes) -> Reported:
         """Read a whole reply; raise a ValueError where it is none."""
         try:
-            return _reported_by(_message(body.decode()))
+            known = _message(body.decode())
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            reply = parsed(body)
-        if not isinstance(reply, dict) or not isinstance(reply.get("content"), list):
-            raise ValueError("no message")  # noqa: TRY004 - what a reply that cannot be read is, here
-        said = sum(size_of(_texts(block)) for block in reply["content"])
-        return _reported(reply, reply.get("usage"), max(1, tokens_in(said)))
+            return _read_whole(body)
+        usage = known.usage
+        read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+        cached, made = usage.cache_creation, usage.output_tokens_details
+        return Reported(
+            model=known.model or None,
+            # Anthropic counts what the cache had part in beside the input; we count it inside.
+            input_tokens=usage.input_tokens + read + written,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=read,
+            cache_write_tokens=written,
+            cache_write_1h_tokens=0 if cached is None else cached.ephemeral_1h_input_tokens or 0,
+            reasoning_tokens=0 if made is None else made.thinking_tokens or 0,
+            arrived_tokens=1,  # not counted, since what was made is known
+        )
 
     def stream(self) -> MessagesStream:
         """Return what reads a streamed reply."""
@@ -182,20 +196,12 @@ def _texts(block: Any) -> list[Any]:
     return [block.get("text"), block.get("thinking"), block.get("partial_json"), block.get("name"), arguments]
 
 
-def _reported_by(reply: _Message) -> Reported:
-    usage = reply.usage
-    read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
-    cached, made = usage.cache_creation, usage.output_tokens_details
-    return Reported(
-        model=reply.model or None,
-        input_tokens=usage.input_tokens + read + written,
-        output_tokens=usage.output_tokens,
-        cache_read_tokens=read,
-        cache_write_tokens=written,
-        cache_write_1h_tokens=0 if cached is None else cached.ephemeral_1h_input_tokens or 0,
-        reasoning_tokens=0 if made is None else made.thinking_tokens or 0,
-        arrived_tokens=1,  # not counted, since what was made is known
-    )
+def _read_whole(body: bytes) -> Reported:
+    reply = parsed(body)
+    if not isinstance(reply, dict) or not isinstance(reply.get("content"), list):
+        raise ValueError("no message")  # noqa: TRY004 - what a reply that cannot be read is, here
+    said = sum(size_of(_texts(block)) for block in reply["content"])
+    return _reported(reply, reply.get("usage"), max(1, tokens_in(said)))
 
 
 def _reported(reply: Mapping[str, Any], usage: object, arrived: int) -> Reported:

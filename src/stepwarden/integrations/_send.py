@@ -55,6 +55,7 @@ def guarded(send: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             response = send(*owner, _granted(request, attempt), stream=stream, **kwargs)
         except BaseException as error:
             attempt.failed(error)
+            attempt.tell_if_overdue(error)
             raise
         if not attempt.refused_with(response.status_code):
             if stream:
@@ -83,6 +84,7 @@ def guarded_async(send: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
             response = await send(*owner, _granted(request, attempt), stream=stream, **kwargs)
         except BaseException as error:
             attempt.failed(error)
+            attempt.tell_if_overdue(error)
             raise
         if not attempt.refused_with(response.status_code):
             if stream:
@@ -102,7 +104,7 @@ def timeout_of(request: Any) -> float | None:
 
 def _granted(request: Any, attempt: WireAttempt) -> Any:
     """Make the request anew with what was granted, and at most the time that is left."""
-    body = attempt.body()
+    body = attempt.call.body(attempt.output_limit)
     left = attempt.time_left()
     if body is None and left is None:
         return request

@@ -104,6 +104,7 @@ def _guarding(send: Callable[..., Any], rules: AnthropicRules) -> Callable[..., 
             response, prepared = send(*owner, _granted(client, options, attempt), **kwargs)
         except BaseException as error:
             attempt.failed(error)
+            attempt.tell_if_overdue(error)
             raise
         if not attempt.refused_with(response.status_code):
             if response.is_closed:
@@ -124,6 +125,7 @@ def _guarding(send: Callable[..., Any], rules: AnthropicRules) -> Callable[..., 
             response, prepared = await send(*owner, _granted(client, options, attempt), **kwargs)
         except BaseException as error:
             attempt.failed(error)
+            attempt.tell_if_overdue(error)
             raise
         if not attempt.refused_with(response.status_code):
             if response.is_closed:

@@ -66,6 +66,9 @@ class OpenAIRules:
         """
         if request.method != "POST" or not self.is_active:
             return None
+        raw = request.url.raw_path
+        if raw.endswith(b"/chat/completions") and b"?" not in raw:  # the most common, found without decoding
+            return WireAttempt(ChatCall(_json(request)), timeout_of(request), self.estimate)
         path = request.url.path
         if path.endswith("/responses"):
             return ResponsesAttempt(ResponsesCall(_json(request)), timeout_of(request), self.estimate)

@@ -12,7 +12,7 @@ from stepwarden.core._budget import BUDGET_FIELDS, Budget
 from stepwarden.core._sheet import NOTHING, Booking, Sheet, Terms, added, move
 
 if TYPE_CHECKING:
-    from stepwarden.core._charge import Amounts
+    from stepwarden.core._sheet import Amounts
 
 
 class SQLitePages:
