@@ -1,5 +1,6 @@
 """A step on Anthropic's own client: its thinking and its answer stay within what the step may spend.
 
+It needs ``pip install "stepwarden[anthropic]"``.
 Run it with a key, ``ANTHROPIC_API_KEY=... python examples/anthropic_client.py``, or against any server that speaks the
 API, with ``ANTHROPIC_BASE_URL``.
 """

@@ -1,5 +1,6 @@
 """A client that no integration knows, here plain HTTP: two functions say what a call may cost, and what it did.
 
+It needs ``pip install stepwarden httpx``.
 Run it with a key, ``OPENAI_API_KEY=... python examples/guarded_call.py``, or against any server that speaks the API,
 with ``OPENAI_BASE_URL``.
 """

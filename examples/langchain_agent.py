@@ -1,5 +1,6 @@
 """A LangChain agent whose model calls are under a budget and whose tools are under a policy.
 
+It needs ``pip install "stepwarden[langchain]" langchain-openai``.
 Run it with a key, ``OPENAI_API_KEY=... python examples/langchain_agent.py``, or against any server that speaks the API,
 with ``OPENAI_BASE_URL``.
 """

@@ -1,5 +1,6 @@
 """A LangGraph graph whose nodes are steps, each with a budget and a receipt of its own; two of them run at once.
 
+It needs ``pip install "stepwarden[langchain]" langchain-openai``.
 Run it with a key, ``OPENAI_API_KEY=... python examples/langgraph_nodes.py``, or against any server that speaks the API,
 with ``OPENAI_BASE_URL``.
 """

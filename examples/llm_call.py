@@ -1,5 +1,6 @@
 """A step that needs no client: `llm_call` asks the step's own model, under the step's own budget.
 
+It needs ``pip install "stepwarden[llm]"``.
 Run it with a key, ``OPENAI_API_KEY=... python examples/llm_call.py``, or against any server that speaks the API, with
 ``OPENAI_BASE_URL``.
 """

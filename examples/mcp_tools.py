@@ -1,5 +1,6 @@
 """An MCP server whose tools are guarded, and a client of it whose step may use only some of them.
 
+It needs ``pip install "stepwarden[mcp]"``, and neither a model nor a key.
 ``python examples/mcp_tools.py`` is the client, which starts the server as a process of its own.
 """
 

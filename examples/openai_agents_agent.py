@@ -1,5 +1,6 @@
 """An agent of openai-agents under a budget and a policy: the model of the step, and the tools that it may use.
 
+It needs ``pip install "stepwarden[openai-agents]"``.
 Run it with a key, ``OPENAI_API_KEY=... python examples/openai_agents_agent.py``, or against any server that speaks the
 API, with ``OPENAI_BASE_URL``.
 """

@@ -1,5 +1,6 @@
 """An agent on OpenAI's own client: two steps with a budget of their own, run at the same time under a shared one.
 
+It needs ``pip install "stepwarden[openai]"``.
 Run it with a key, ``OPENAI_API_KEY=... python examples/openai_client.py``, or against any server that speaks the API,
 with ``OPENAI_BASE_URL``.
 """

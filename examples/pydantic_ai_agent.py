@@ -1,5 +1,6 @@
 """An agent of pydantic-ai with a typed answer: the model of the step, and the one tool that the step may use.
 
+It needs ``pip install "stepwarden[llm]"``.
 Run it with a key, ``OPENAI_API_KEY=... python examples/pydantic_ai_agent.py``, or against any server that speaks the
 API, with ``OPENAI_BASE_URL``.
 """

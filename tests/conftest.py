@@ -1,5 +1,6 @@
 """What every test gets: no scope left open behind it, and one way to say what it needs."""
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -14,6 +15,12 @@ from hypothesis import settings
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("dev", deadline=timedelta(seconds=2))
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what pytest has collected out of every later collection of garbage, of which tests force thousands."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ CORE = Path("src/stepwarden/core")
 GOAL_CORE_CODE_LINES = 2_200
 # 1,460 of them came after the first ceiling of 4,000: hosts with frames, telemetry, ledgers, accounts, exactness under
 # interrupts, and what receipts say of estimates that were too low.
-MAX_CORE_CODE_LINES = 5_462
+MAX_CORE_CODE_LINES = 5_461
 MAX_FILE_LINES = 400
 FOLDERS_WITH_SHORT_FILES = ("src", "benchmarks", "tools")
 

@@ -50,7 +50,7 @@ MISTAKES = (
     ),
     _at_once("a misspelt budget field", "sw.Budget(max_token=500)"),
     _at_once("a misspelt field in settings", 'sw.Budget.from_dict({"max_dollars": 1})'),
-    _at_once("an amount that is none", 'sw.Budget(max_usd="5$")'),
+    _at_once("an amount that is not one", 'sw.Budget(max_usd="5$")'),
     Mistake(
         "a decorator on the wrong side",
         "@sw.step above @classmethod",
@@ -64,7 +64,7 @@ MISTAKES = (
     _command("the command line without its extra", COMMAND, "run", "agent:support"),
     _command("the demo without its extra", COMMAND, "demo"),
     _at_once("an SDK that is not installed", 'sw.install("openai")'),
-    _at_once("a client that is none", 'sw.guard("my client")'),
+    _at_once("a client that is not one", 'sw.guard("my client")'),
     Mistake(
         "the local model without its extra",
         "LocalModel()",

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 modules=(_boundary _policy _budget _scope)
 # Near these rules, and fast: each mutant runs those of them that reach it.
 tests=(policy policy_algebra boundaries exception_groups budget_values extend receipts leaving leaf estimates outliving
-    recovery mutants holds host)
+    recovery mutants holds host scope_properties public_face)
 
 copy=build/mutants
 mkdir -p "$copy"
@@ -24,6 +24,20 @@ git archive HEAD | tar -x -C "$copy"
     printf '"tests/core/test_%s.py", ' "${tests[@]}"
     printf ']\n'
 } >>"$copy/pyproject.toml"
+
+# A few examples notice nearly all of them; what survives here is worth a try with all.
+cat >>"$copy/tests/conftest.py" <<'PYTHON'
+
+import gc
+
+settings.register_profile("mutants", settings.get_profile("ci"), max_examples=8, print_blob=False)
+settings.load_profile("mutants")
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+PYTHON
 
 cd "$copy"
 # mutmut leaves alone what is decorated, so each property becomes a method, and a property made from it.

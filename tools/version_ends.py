@@ -25,6 +25,7 @@ TOOLS = ("hypothesis", "langchain-anthropic", "langchain-openai", "pytest", "pyt
 SUITES = (
     ("tests/integrations/contract",),
     (
+        "tests/integrations/test_anthropic_reach.py",
         "tests/integrations/test_anthropic_wire.py",
         "tests/integrations/test_estimates.py",
         "tests/integrations/test_langchain.py",

@@ -1,6 +1,8 @@
 """Accounts from the command line: listed, shown, set, paused and resumed."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -105,3 +107,61 @@ def test_wrong_usage_is_one_line(stepwarden, command, says):
 def test_without_a_ledger_there_are_no_accounts(stepwarden):
     """Listing makes no ledger, and says that there is none; a new one has nothing yet."""
     assert stepwarden("accounts").status == 2
+
+
+DIES = """
+import os, sys, stepwarden as sw
+
+ledger = sw.SQLiteLedger(sys.argv[1])
+sw.Run(ledger=ledger, accounts=[sw.Account("captain", daily=sw.Budget(max_usd=2))], tenant="acme").__enter__()
+for output in (40, 2):
+    sw.reserve(input_tokens=5, output_tokens=output, cost_usd="0.6").acquire()
+lost = sw.reserve(output_tokens=100, cost_usd="0.1").acquire()
+lost.leave()
+ledger.book.ticket().wait()
+os._exit(7)
+"""
+
+
+@pytest.fixture
+def left(spent):
+    """Leave calls on the accounts whose cost nobody knows: two in flight, and one that was lost, of a dead process."""
+    path = spent / ".stepwarden" / "ledger.db"
+    assert subprocess.run([sys.executable, "-c", DIES, path], check=False).returncode == 7
+    return path
+
+
+@pytest.mark.parametrize(("outcome", "cost", "tokens"), [("spent", "1.9", 185), ("unspent", "0.6", 43)])
+def test_what_dead_processes_left_uncertain_is_settled(stepwarden, left, outcome, cost, tokens):
+    """What an account has uncertain of processes that died is spent or free again, in each window, and in no other account."""
+    told = stepwarden("accounts", "settle", "captain", outcome)
+    (state,) = as_json(stepwarden("accounts", "show", "captain", "--json"))["accounts"]
+    (other,) = as_json(stepwarden("accounts", "show", "tenant:acme", "--json"))["accounts"]
+    again = as_json(stepwarden("accounts", "settle", "captain", outcome, "--json"))
+
+    became = "spent" if outcome == "spent" else "free again"
+    assert told.out == f"account captain: 142 tokens, $1.3000 of 3 calls whose processes have ended: {became}\n"
+    for one in state["windows"]:
+        assert (one["uncertain"]["cost_usd"], one["held"]["calls"], one["spent"]["calls"]) == ("0", 0, 5)
+        assert (one["spent"]["cost_usd"], one["spent"]["input_tokens"] + one["spent"]["output_tokens"]) == (
+            cost,
+            tokens,
+        )
+    assert [one["uncertain"]["cost_usd"] for one in other["windows"]] == ["1.3"] * 3
+    assert (again["account"], again["settled"]["calls"]) == (state, 0)
+    assert stepwarden("accounts", "settle", "captain", outcome).out.endswith("left anything uncertain\n")
+
+
+def test_what_a_living_process_may_learn_is_left_alone(stepwarden, spent):
+    """A call of a process that lives stays uncertain, and what it costs in the end is what is spent."""
+    account = sw.Account("captain", total=sw.Budget(max_usd=2))
+    with sw.SQLiteLedger(spent / ".stepwarden" / "ledger.db") as ledger, sw.Run(ledger=ledger, accounts=[account]):
+        hold = sw.reserve(cost_usd="0.7").acquire()
+        hold.leave()
+        ledger.book.ticket().wait()
+        settled = as_json(stepwarden("accounts", "settle", "captain", "spent", "--json"))["settled"]
+        hold.settle(cost_usd="0.2")
+    (state,) = as_json(stepwarden("accounts", "show", "captain", "--json"))["accounts"]
+
+    assert settled["calls"] == 0
+    assert (state["windows"][0]["spent"]["cost_usd"], state["windows"][0]["uncertain"]["cost_usd"]) == ("0.8", "0")

@@ -3,10 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Result
+
 AGENT = "agent_under_test"
+FULL = Path("/dev/full")
 
 
 def problem_of(result):
@@ -243,6 +247,32 @@ def test_a_reader_of_stdout_that_goes_costs_no_receipts(folder):
     assert process.returncode == 1
     assert "cancelled persona endless" in told
     assert told.splitlines()[-1].startswith("stepwarden: endless_under_test:endless failed: BrokenPipeError")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no full device")
+@pytest.mark.parametrize("words", ["receipts", "receipts --json", f"run {AGENT}:talks --json", "--help"])
+def test_what_cannot_be_written_is_told(stepwarden, folder, words):
+    """Where stdout cannot be written, the status is 1 and one line says why: a list is never lost in silence."""
+    stepwarden("run", f"{AGENT}:captain", "--arg", "text=hi")
+    command = [sys.executable, "-m", "stepwarden", *words.split()]
+    with FULL.open("w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert result.returncode == 1
+    assert problem_of(Result(1, "", result.stderr)) == "stepwarden: [Errno 28] No space left on device"
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_before_is_nobodys(spawn, folder, closed):
+    """A program that was begun without stdout or stderr does its work, and writes what is left to write."""
+    code = f"import sys; sys.{closed} = None; from stepwarden.cli import main; sys.exit(main(sys.argv[1:]))"
+
+    result = spawn("-c", code, "run", f"{AGENT}:captain", "--arg", "text=hi", cwd=folder)
+
+    assert result.status == 0
+    assert bool(result.out) == (closed == "stderr")
+    assert bool(result.err) == (closed == "stdout")
 
 
 def test_an_error_that_cannot_be_printed(stepwarden, folder):

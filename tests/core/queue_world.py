@@ -11,6 +11,7 @@ import contextvars
 from functools import cache
 
 import stepwarden as sw
+from stepwarden.core._amount import CALL, OUTPUT
 from stepwarden.core._charge import charge
 from stepwarden.core._hold import Hold
 from stepwarden.core._kinds import StepScope
@@ -127,7 +128,7 @@ class World:
         if operation == "record":
             self.count(scope, operands[1])
             with self.tree.lock:
-                charge(meter_of(scope), meter_of(scope), 0, operands[1], 0, 1)
+                charge(meter_of(scope), meter_of(scope), operands[1] * OUTPUT + CALL)
                 look(scope)
         elif operation == "extend":
             scope.extend(sw.Budget(max_tokens=scope.budget.max_tokens + operands[1]))
@@ -151,7 +152,10 @@ class World:
 
     def reserve(self, player, name, tokens, least):
         """Ask for room: granted, refused, or parked until the queue answers."""
-        hold = Hold().describe(self.scopes[name], 0, tokens, least, 0, None, None)
+        hold = Hold()
+        hold.scope = hold.keeper = self.scopes[name]
+        hold.input_tokens, hold.output_tokens, hold.asked_output, hold.min_output = 0, tokens, tokens, least
+        hold.fixed_cost, hold.model, hold.rates, hold.state = 0, None, None, "pending"
         with self.tree.lock:
             try:
                 blocked = admit(hold, never_waits=False)

@@ -248,3 +248,19 @@ def test_what_is_remembered_of_amounts_stays_small_and_exact():
     amounts = [Decimal(n).scaleb(-12) for n in range(10_000)]
     assert [_money.picodollars(amount, "cost_usd") for amount in amounts] == list(range(10_000))
     assert len(_money._converted) <= _money._REMEMBERED
+
+
+@pytest.mark.parametrize("cost_usd", ["0.05", 0.05, Decimal("0.050")], ids=repr)
+def test_a_usage_takes_every_kind_of_amount(cost_usd):
+    """A usage that is written down to compare with takes a cost as `max_usd` does, and is equal to what was spent."""
+    with sw.Run() as run:
+        sw.record_usage(input_tokens=3, cost_usd="0.05")
+    assert run.total == sw.Usage(input_tokens=3, calls=1, cost_usd=cost_usd)
+    assert type(sw.Usage(cost_usd=cost_usd).cost_usd) is Decimal
+
+
+@pytest.mark.parametrize("cost_usd", [-1, "much", float("nan"), True, None])
+def test_a_usage_has_a_cost_that_is_one(cost_usd):
+    """A cost that is no amount is refused with what would be right."""
+    with pytest.raises(ValueError, match=r"usage\.cost_usd must be a finite amount of USD >= 0"):
+        sw.Usage(cost_usd=cost_usd)

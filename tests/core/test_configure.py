@@ -107,9 +107,9 @@ def test_prices():
 def test_a_price_is_for_a_model_that_has_a_name(model):
     """A price table's keys are names of models: anything else could never be found, and is refused."""
     table = {model: {"input": 1, "output": 1}}
-    with pytest.raises(sw.DefinitionError, match="a model in prices must be a name that is not empty"):
+    with pytest.raises(sw.DefinitionError, match="a model in prices must be a non-empty name"):
         sw.configure(prices=table)
-    with pytest.raises(sw.DefinitionError, match="a model in prices must be a name that is not empty"):
+    with pytest.raises(sw.DefinitionError, match="a model in prices must be a non-empty name"):
         sw.Run(prices=table)
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import contextvars
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
@@ -323,3 +325,14 @@ def test_a_hold_that_is_over_is_not_lowered():
         hold.release()
         hold.lower(1)
         assert (hold.output_tokens, run.held) == (3, sw.Usage())
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_hold_is_one_of_a_kind(duplicate):
+    """A hold cannot be copied: what it holds would be given back twice, and leave more room than there is."""
+    with sw.Run() as run:
+        hold = sw.reserve(input_tokens=5).acquire()
+        with pytest.raises(TypeError, match="a hold cannot be copied or pickled"):
+            duplicate(hold)
+        hold.release()
+        assert run.held == sw.Usage()

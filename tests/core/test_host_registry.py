@@ -97,9 +97,9 @@ def test_a_definition_takes_the_name_of_the_function_it_is_bound_to(host):
         ("register_step", "f", {}, "definition of 'f' must be a StepDefinition"),
         ("register_step", "f", sw.PersonaDefinition("p"), "definition of 'f' must be a StepDefinition"),
         ("register_persona", "f", None, "definition of 'f' must be a PersonaDefinition"),
-        ("register_step", " ", sw.StepDefinition("f"), "function must be a name"),
-        ("register_step_from_dict", None, {}, "function must be a name"),
-        ("register_persona_from_dict", 1, {}, "function must be a name"),
+        ("register_step", " ", sw.StepDefinition("f"), "function must be a non-empty name"),
+        ("register_step_from_dict", None, {}, "function must be a non-empty name"),
+        ("register_persona_from_dict", 1, {}, "function must be a non-empty name"),
         ("register_persona_from_dict", "f", {"stage": []}, "no field 'stage'"),
     ],
 )

@@ -14,7 +14,10 @@ import threading
 import pytest
 
 import stepwarden as sw
+from stepwarden.core._book import Settle, Take
 from stepwarden.core._leaf import get_leaf
+from stepwarden.core._memory_book import MemoryBook
+from stepwarden.core._sheet import Booking, usage_of
 from tests.core.test_reentrancy import (
     LOOK_UP,
     Instants,
@@ -147,4 +150,49 @@ def test_a_waiter_is_served_whatever_raises_in_the_one_that_makes_room(ending):
             thread.join(20)
         assert run.held == sw.Usage()
         number += 1
+    assert number > 10, "no instants were visited"
+
+
+# What is raised while a generator that was left early is finalised, nobody hears: Python says so, and goes on.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("outcome", ["taken", "spent"])
+def test_an_interrupt_at_any_instant_makes_a_change_of_an_account_or_does_not(outcome):
+    """A handler that raises at the k-th instant of a change in memory, for every k, leaves it made or not in each window."""
+    number, was_there, met = 1, True, set()
+    amounts = {"taken": (7, 3, 10**12, 1), "spent": (6, 2, 10**11, 1)}
+    while was_there:
+        book = MemoryBook()
+        account = sw.Account("a", total=sw.Budget(max_usd=9), daily=sw.Budget(max_calls=5))
+        with sw.Run() as run:
+            hold = sw.reserve(input_tokens=7, output_tokens=3, cost_usd=1).acquire()
+            entry = Booking((account,), 0)
+            take = Take(entry, hold, never_waits=False, looks_only=False)
+            if outcome == "taken":
+                change = take
+            else:
+                book.put(take)
+                change = Settle(entry, amounts["spent"])
+            raises = Raises(number)
+            with contextlib.suppress(Interrupted), raises:
+                book.put(change)
+            was_there = raises.left <= 0
+            (state,) = book.states(0) or (None,)
+            found = (
+                {(one.held, one.spent) for one in state.windows} if state is not None else {(sw.Usage(), sw.Usage())}
+            )
+            assert len(found) == 1, (number, raises.where)
+            ((held, spent),) = found
+            assert (held, spent) == (usage_of(entry.held), usage_of(entry.spent)), (number, raises.where)
+            met.add((held, spent))
+            # What ended a call stands in the book with the next change at the latest, and what was asked for can be ended.
+            book.put(Settle(entry, amounts["spent"]))
+            assert {(one.held, one.spent) for one in book.states(0)[0].windows} == {
+                (sw.Usage(), usage_of(amounts["spent"]))
+            }
+            hold.release()
+        assert run.held == sw.Usage()
+        number += 1
+    before = sw.Usage() if outcome == "taken" else usage_of(amounts["taken"])
+    after = usage_of(amounts["taken"]) if outcome == "taken" else sw.Usage()
+    assert {held for held, _ in met} == {before, after}
     assert number > 10, "no instants were visited"

@@ -110,6 +110,28 @@ def test_boundaries_act_on_a_deadline(boundary, status):
     assert run.receipts[0].status == status
 
 
+def test_a_limit_of_an_eternity_is_one():
+    """Any finite number of seconds is a limit, also one whose nanoseconds are more than a float can say."""
+    eternity = sw.Budget(max_seconds=1.7e308)
+
+    @sw.step(budget=eternity)
+    async def patient():
+        (await sw.reserve()).release()
+        sw.current_step().extend(sw.Budget(max_seconds=1.75e308))
+        await asyncio.sleep(0)
+        return sw.current_step().remaining.max_seconds
+
+    async def main():
+        with sw.Run(budget=sw.Budget(max_calls=1)):
+            held = contextvars.copy_context().run(sw.reserve().acquire)
+            waiting = asyncio.create_task(patient())
+            await asyncio.sleep(0)
+            held.release()
+            return await waiting
+
+    assert asyncio.run(main()) == 1.75e308
+
+
 def test_a_users_cancellation_stays_one():
     """Who cancels a task that has a deadline gets a CancelledError, and the receipt says cancelled."""
 

@@ -296,3 +296,18 @@ def test_a_closed_scope_tells_what_ended_it():
         raise LookupError("nothing here")
     assert (step.error.type, step.error.message) == ("LookupError", "nothing here")
     assert step.error == step.receipt.error
+
+
+def test_what_is_no_budget_is_refused_to_the_letter():
+    """Something that is no budget is named with its field, its value and what would be right."""
+    with pytest.raises(sw.DefinitionError) as caught:
+        sw.Run(budget=5)
+    assert str(caught.value).endswith("budget must be a Budget, a mapping of its fields or None, not 5")
+
+
+@pytest.mark.parametrize("name", ["", " ", 5, b"s"])
+def test_a_name_that_is_refused_is_named_with_its_field(name):
+    """What is no string, or is blank, is refused as a name, with the field, the value and what would be right."""
+    with pytest.raises(sw.DefinitionError) as caught:
+        sw.Stage(name)
+    assert str(caught.value) == f"stage.step must be a non-empty name, not {name!r}"

@@ -89,14 +89,12 @@ def test_an_interrupted_charge_is_whole_or_none(operation, number, raise_in):
 
 
 @pytest.mark.parametrize("number", [1, 2])
-@pytest.mark.parametrize("full", [False, True])
-def test_an_interrupted_reservation_holds_nothing(number, full, raise_in):
-    """A reservation that is interrupted on its way up, or on its way back, sets nothing aside anywhere."""
+def test_an_interrupted_reservation_holds_nothing(number, raise_in):
+    """A reservation that is interrupted on its way up sets nothing aside anywhere."""
     with sw.Run(budget=sw.Budget(max_input_tokens=5)) as run, sw.step("s", budget=sw.Budget(max_input_tokens=9)):
-        name = "_apply" if full else "_lacks_room"
-        was_raised = raise_in(_charge, name, number=number)
+        was_raised = raise_in(_charge, "_lacks_room", number=number)
         with pytest.raises(Interrupted):
-            sw.reserve(input_tokens=6 if full else 1).acquire()
+            sw.reserve(input_tokens=1).acquire()
             run.check()
         assert was_raised()
         assert run.held == sw.Usage()
@@ -369,23 +367,24 @@ def test_room_that_is_taken_while_a_call_is_admitted_is_not_granted_twice(come_b
         assert (run.total.total_tokens, run.held) == (10, sw.Usage())
 
 
-def test_a_hold_that_is_settled_while_it_is_handed_over_is_over():
-    """A hold that is settled just when its closing scope hands it to the one around is counted once and kept by none."""
+@pytest.mark.parametrize(("ends", "spent"), [(lambda hold: hold.settle(input_tokens=2), 2), (sw.Hold.release, 0)])
+def test_a_hold_that_ends_while_it_is_handed_over_is_over(ends, spent):
+    """A hold that ends just when its closing scope hands it to the one around is counted once and kept by none."""
 
     class Between(set):
         """Have a hold settled between the two scopes."""
 
         def __iter__(self):
             if step.holds is None and hold.is_open:
-                hold.settle(input_tokens=2)
+                ends(hold)
             return super().__iter__()
 
     with sw.Run() as run:
         with sw.step("s") as step:
             hold = contextvars.copy_context().run(sw.reserve(input_tokens=3).acquire)
             step.holds = Between(step.holds)
-        assert (hold.is_open, run.held, run.total.input_tokens) == (False, sw.Usage(), 2)
-    assert (run.total.input_tokens, run.uncertain) == (2, sw.Usage())
+        assert (hold.is_open, run.held, run.total.input_tokens) == (False, sw.Usage(), spent)
+    assert (run.total.input_tokens, run.uncertain) == (spent, sw.Usage())
 
 
 def test_what_opens_while_its_run_ends_ends_with_it(come_between):
@@ -399,3 +398,25 @@ def test_what_opens_while_its_run_ends_ends_with_it(come_between):
         ("first", "abandoned"),
         ("second", "abandoned"),
     ]
+
+
+@pytest.mark.parametrize(("name", "taken"), [("park", 4), ("admit", 4), ("admit", 1), ("set_aside", 1)])
+def test_a_caller_that_is_collected_while_it_is_looked_at_gets_no_room_and_no_place(name, taken, come_between):
+    """A waiting coroutine that a finaliser closes while its place in the queues changes is in none of them afterwards."""
+
+    async def wait_and_end():
+        with sw.Run(budget=sw.Budget(max_tokens=10)) as run:
+            first = contextvars.copy_context().run(sw.reserve(input_tokens=5).acquire)
+            with sw.step("s", budget=sw.Budget(max_tokens=6)) as step:
+                # With 4 taken, the step has no room either, and the caller is moved there.
+                second = contextvars.copy_context().run(sw.reserve(input_tokens=taken).acquire)
+                waiting = contextvars.copy_context().run(sw.reserve(input_tokens=5).__await__)
+                waiting.send(None)
+                come_between(_queue, name, waiting.close)
+                first.release()
+                assert (run.tree.waiting, run.queue, step.queue or []) == (set(), [], [])
+                assert run.held.total_tokens == taken
+                second.release()
+        assert run.held == sw.Usage()
+
+    asyncio.run(wait_and_end())

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 import stepwarden as sw
+from stepwarden.core import _record, _tool
 from stepwarden.testing._clock import FakeClock
 
 
@@ -91,3 +92,36 @@ def test_a_call_is_on_the_receipt_as_it_was_recorded():
         sw.record_usage(model="some-model", input_tokens=2, output_tokens=3, cost_usd="0.5")
     (call,) = step.receipt.calls
     assert call == sw.CallRecord("some-model", 2, 3, Decimal("0.5"), call.outcome, clamped=False)
+
+
+def test_what_is_counted_while_a_step_closes_is_on_its_receipt(monkeypatch):
+    """What another thread counts for a step at the moment in which it closes came before: every number has it."""
+    charge = _record.charge
+
+    def closed_meanwhile(*amounts):
+        step.close(sw.Status.COMPLETED)
+        return charge(*amounts)
+
+    with sw.Run() as run:
+        with sw.step("s") as step:
+            sw.record_usage(input_tokens=1, cost_usd=0)
+            with monkeypatch.context() as patch:
+                patch.setattr(_record, "charge", closed_meanwhile)
+                sw.record_usage(input_tokens=2, cache_read_tokens=1, cost_usd=0)
+        (receipt,) = run.receipts
+        expected = sw.Usage(input_tokens=3, cache_read_tokens=1, calls=2)
+        assert (step.own, step.total, receipt.own, receipt.total) == (expected,) * 4
+        assert (run.total, run.own) == (expected, sw.Usage())
+
+
+def test_a_tool_call_that_a_signal_leaves_counted_is_overshoot(monkeypatch):
+    """Where a signal handler raises before a refused tool call is counted back, it shows as too much by one."""
+
+    def interrupt(scope):
+        raise KeyboardInterrupt
+
+    tool = sw.tool(name="t")(lambda: None)
+    monkeypatch.setattr(_tool, "_full", interrupt)
+    with sw.Run() as run, sw.step("s", budget=sw.Budget(max_tool_calls=0)), contextlib.suppress(KeyboardInterrupt):
+        tool()
+    assert run.receipts[0].overshoot == sw.Usage(tool_calls=1)

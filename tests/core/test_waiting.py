@@ -193,6 +193,7 @@ def test_more_seconds_make_a_threads_wait_longer():
         until_waiting(run, 1)
         step.extend(sw.Budget(max_seconds=60))
         wait_for([result], timeout=0.6)
+        assert not result.done()
         hold.release()
         result.result(SAFETY).release()
 

@@ -245,6 +245,7 @@ async def test_more_seconds_make_the_wait_longer():
         await quiet()
         step.extend(sw.Budget(max_seconds=60))
         await asyncio.wait([task], timeout=0.5)
+        assert not task.done()
         hold.release()
         (await task).release()
 

@@ -29,7 +29,7 @@ class Diary:
         return self
 
     def note(self, what, scope):
-        assert not scope.tree.lock._is_owned(), f"{what} was told under the lock"
+        assert not scope.tree.lock.__enter__.__self__._is_owned(), f"{what} was told under the lock"
         self.lines.append(f"{what} {scope.name}")
 
     def opened(self, scope):

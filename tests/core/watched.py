@@ -3,6 +3,7 @@
 from collections import Counter
 
 from stepwarden.core import _hold, _queue, _record, _reserve
+from stepwarden.core._amount import ALARMS, part
 from stepwarden.core._money import picodollars
 from stepwarden.core._tally import NO_EXTRA
 
@@ -38,6 +39,13 @@ def toward(input_tokens, output_tokens, cost, calls):
     )
 
 
+def beyond(spent, freed):
+    """Return what an amount counts toward each limit beyond what another one frees."""
+    # Parts may be negative, so they are read above an amount that has every part.
+    above = ALARMS >> 1
+    return Counter({limit: part(above + spent - freed, limit) - part(above, limit) for limit in LIMITS})
+
+
 class Watch:
     """Look at a tree whenever its lock is about to be given back, and remember what was wrong first.
 
@@ -65,7 +73,7 @@ class Watch:
         patch.setattr(_hold, "turn", self.watching_turns(_hold.turn))
 
     def __enter__(self):
-        self.lock.acquire()
+        self.lock.__enter__()
         self.depth += 1
 
     def __exit__(self, *exc_info):
@@ -76,7 +84,7 @@ class Watch:
             self.wrong.append(error)
         finally:
             self.depth -= 1
-            self.lock.release()
+            self.lock.__exit__(*exc_info)
 
     def watching_grants(self, set_aside):
         """Return `set_aside` with a look at the chain of whatever it grants."""
@@ -97,22 +105,17 @@ class Watch:
     def watching_charges(self, charge):
         """Return `charge` that counts what nobody had reserved."""
 
-        def watched(owner, meter, input_tokens, output_tokens, cost, calls, tools=0, extra=None, hold=None):
-            over = toward(input_tokens, output_tokens, cost, calls)
-            if hold is not None:
-                over.subtract(toward(hold.input_tokens, hold.output_tokens, hold.cost, 1))
-            self.count(meter.scope, over)
-            return charge(owner, meter, input_tokens, output_tokens, cost, calls, tools, extra, hold)
+        def watched(owner, meter, amount, extra=None, hold=None):
+            self.count(meter.scope, beyond(amount, 0 if hold is None else hold.amount))
+            return charge(owner, meter, amount, extra, hold)
 
         return watched
 
     def watching_turns(self, turn):
         """Return `turn`, which ends a hold otherwise, that counts what is charged beyond what it gives back."""
 
-        def watched(hold, state, owner, spent=(0, 0, 0, 0), freed=(0, 0, 0, 0), extra=None):
-            over = toward(*spent)
-            over.subtract(toward(*freed))
-            self.count(hold.scope, over)
+        def watched(hold, state, owner, spent=0, freed=0, extra=None):
+            self.count(hold.scope, beyond(spent, freed))
             return turn(hold, state, owner, spent, freed, extra)
 
         return watched

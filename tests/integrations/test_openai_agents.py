@@ -351,15 +351,17 @@ def test_input_is_estimated_as_the_user_says(server, provider):
     async def scenario():
         async with sw.Run(budget=sw.Budget(max_input_tokens=40)):
             config = RunConfig(model_provider=GuardedProvider(provider, estimate=estimate), tracing_disabled=True)
-            for model in ("m", GuardedModel(parrot, estimate=estimate)):
+            agents = [Agent("a", model=model) for model in ("m", GuardedModel(parrot, estimate=estimate))]
+            for one in (*agents, guarded(Agent("a", model=parrot), estimate=estimate)):
                 with pytest.raises(sw.BudgetExceededError) as caught:
-                    await Runner.run(Agent("a", model=model), "hello", run_config=config)
+                    await Runner.run(one, "hello", run_config=config)
                 assert caught.value.requested == 41
 
     play(scenario)
-    assert (asked, server.count, parrot.limits) == (["hello", "hello"], 0, [])
-    with pytest.raises(sw.DefinitionError, match="estimate must be"):
-        GuardedProvider(provider, estimate="most")
+    assert (asked, server.count, parrot.limits) == (["hello"] * 3, 0, [])
+    for guard in (GuardedProvider, lambda _, estimate: guarded(Agent("a"), estimate=estimate)):
+        with pytest.raises(sw.DefinitionError, match="estimate must be"):
+            guard(provider, estimate="most")
 
 
 def test_an_error_within_a_tool_is_the_tools_own(server, run):

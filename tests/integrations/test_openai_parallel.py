@@ -8,11 +8,11 @@ import openai
 import pytest
 
 import stepwarden as sw
-from stepwarden.integrations._estimate import likely_tokens
+from stepwarden.integrations._input import CHAT, Conversation
 from stepwarden.testing import Failure, Reply
 from tests.integrations.faces import HELLO, PRICES, ask, done, guarded, pieces, play, read_out
 
-INPUT = likely_tokens(HELLO)
+INPUT = Conversation({"messages": HELLO}, CHAT).likely()
 OUTPUT = 40
 WORST = {"max_tokens": INPUT + OUTPUT, "max_output_tokens": OUTPUT, "max_usd": INPUT + 2 * OUTPUT}
 LIMITS = [(name, 40 * worst) for name, worst in WORST.items()]

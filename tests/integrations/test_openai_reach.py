@@ -142,12 +142,18 @@ def test_a_client_that_cannot_be_copied_is_refused_with_the_reason(server):
         sw.guard(plain)
 
 
-@pytest.mark.parametrize("thing", [object(), None, "openai", openai, openai.OpenAI], ids=lambda thing: repr(thing)[:20])
+@pytest.mark.parametrize("thing", [object(), None, "openai", openai, dict], ids=lambda thing: repr(thing)[:20])
 def test_anything_else_is_refused_with_what_is_taken(thing):
     """`guard` of what is no client is a TypeError that says what it takes, and what to do with others."""
     taken = r"openai\.OpenAI, openai\.AsyncOpenAI, anthropic\.Anthropic or anthropic\.AsyncAnthropic"
     with pytest.raises(TypeError, match=rf"guard\(\) takes an {taken}, not \w+; reserve .* with guarded_call"):
         sw.guard(thing)
+
+
+def test_a_clients_class_is_refused_with_what_to_write_instead():
+    """`guard` of a client's class, and not of a client, is a TypeError that says to make one."""
+    with pytest.raises(TypeError, match=r"not the class OpenAI; make one first: guard\(OpenAI\(\)\)"):
+        sw.guard(openai.OpenAI)
 
 
 UNGUARDED = [

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 
@@ -468,5 +469,24 @@ def test_a_call_without_any_model_says_what_to_do():
     """Where nobody names a model, the error says so."""
     with sw.Run(), pytest.raises(sw.DefinitionError, match=r"llm_call: no model is named"):
         sw.llm_call("hello")
-    with pytest.raises(TypeError, match="prompt must be a str"):
-        sw.llm_call(5, model=TestModel())
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"prompt": 5}, TypeError, "prompt must be a str, not 5"),
+        ({"system": 5}, TypeError, "system must be a str or None, not 5"),
+        ({"model": 5}, TypeError, 'model must be "provider:model", a model of pydantic-ai\'s or None, not 5'),
+        ({"settings": 5}, TypeError, "settings must be a mapping of pydantic-ai's settings or None, not 5"),
+        ({"max_tokens": True}, TypeError, "max_tokens must be an int or None, not True"),
+        ({"max_tokens": 0}, ValueError, "max_tokens must be >= 1, not 0"),
+        ({"temperature": "hot"}, TypeError, "temperature must be a number or None, not 'hot'"),
+        ({"timeout": "5"}, TypeError, "timeout must be a number of seconds or None, not '5'"),
+        ({"timeout": -1}, ValueError, "timeout must be a number of seconds > 0, not -1"),
+    ],
+)
+def test_an_argument_that_cannot_be_right_is_named(given, error, says):
+    """What `llm_call` cannot take is an error that names it and what would be right, and nothing is counted."""
+    with sw.Run() as run, pytest.raises(error, match=re.escape(says)):
+        sw.llm_call(**{"prompt": "hello", "model": TestModel(), **given})
+    assert run.total == sw.Usage()

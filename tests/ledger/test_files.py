@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -71,7 +72,16 @@ def test_durability_is_what_sqlite_is_told(path, durability, synchronous):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"durability": "none"}, {"durability": None}, {"path": ""}, {"path": 5}, {"path": b"x"}]
+    "wrong",
+    [
+        {"durability": "none"},
+        {"durability": None},
+        {"path": ""},
+        {"path": 5},
+        {"path": b"x"},
+        {"path": ":memory:"},
+        {"path": "postgresql://127.0.0.1/ledger"},
+    ],
 )
 def test_a_bad_argument_is_named(path, wrong):
     """A path or durability that cannot be right is a DefinitionError that names it, and no file is made."""
@@ -185,6 +195,21 @@ def test_a_file_that_is_not_ours_is_refused_and_left_as_it_is(path, kind):
             opened(path)
     assert before is None or path.read_bytes() == before
     assert list(path.parent.glob("*-live-*")) == []
+
+
+def test_a_file_that_another_process_is_making_is_ours(path):
+    """A file that becomes a ledger while it is looked at is no other program's, wherever in between that happens."""
+
+    class Overtaken(sqlite3.Connection):
+        def execute(self, *query):
+            (row,) = super().execute(*query).fetchall()
+            sw.SQLiteLedger(path).close()
+            return super().execute("SELECT ?", row)
+
+    with closing(sqlite3.connect(path, factory=Overtaken)) as database:
+        _schema.check_owner(database, str(path))
+    with Reading(path) as reading:
+        assert reading.runs() == ()
 
 
 def test_reading_makes_no_file(path):

@@ -385,3 +385,49 @@ def test_a_run_can_be_signed(path, tmp_path):
                 verdict = verify_run(reading, run.id, read_public_key(public))
             assert (verdict.findings, verdict.signed) == ((), True)
             record_late("m", input_tokens=1)
+
+
+def test_a_hook_that_comes_late_is_heard_in_a_recorded_run(path):
+    """A run whose activations are waited for takes the short way only while no hook hears of them."""
+    heard = []
+    hooks = sw.Hooks()
+
+    @sw.step
+    def sync():
+        pass
+
+    @sw.step
+    async def suspended():
+        pass
+
+    async def main():
+        async with sw.Run(ledger=ledger, hooks=hooks) as run:
+            for name in ("before", "after"):
+                sync()
+                await suspended()
+                hooks.on("PostStep")(lambda event, name=name: heard.append((name, event.step)))
+        return run
+
+    with sw.SQLiteLedger(path) as ledger:
+        run = asyncio.run(main())
+
+    assert heard == [("before", "sync"), ("before", "suspended")]
+    assert [receipt.name for receipt in run.receipts] == ["sync", "suspended"] * 2
+    assert kinds_in(path).count("receipt") == 4
+
+
+def test_a_step_that_ends_out_of_order_in_a_recorded_run_is_told(path):
+    """A step that is left while one inside it is open raises, and the receipts of both are on the disk by then."""
+
+    @sw.step
+    async def outer():
+        sw.step("inner").__enter__()
+
+    async def main():
+        async with sw.Run(ledger=ledger):
+            with pytest.raises(sw.ScopeOrderError, match="was left while step `inner`"):
+                await outer()
+            return kinds_in(path).count("receipt")
+
+    with sw.SQLiteLedger(path) as ledger:
+        assert asyncio.run(main()) == 2

@@ -68,6 +68,13 @@ def test_names_and_statuses_are_compared_in_completion_order():
             assert_receipts(run, *wrong)
 
 
+@pytest.mark.parametrize("wrong", ["plan", "ab", ("plan",), ("plan", "completed", 1), None])
+def test_what_is_expected_must_be_pairs(wrong):
+    """What is no pair of a name and a status is a TypeError that shows one, whatever the receipts are."""
+    with pytest.raises(TypeError, match="is no pair of a name and a status, such as"):
+        assert_receipts([], wrong)
+
+
 def test_the_difference_can_be_read():
     """A failing `assert_receipts` shows what is missing, what is there instead, and why it ended so."""
     with pytest.raises(AssertionError) as caught:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from cyclopts import App
 
+from ._options import Debug, Ledger
 from ._whole import Whole
 
 
@@ -22,30 +23,27 @@ def add_accounts_commands(app: App) -> None:
     accounts.command(_set, name="set")
     accounts.command(_pause, name="pause")
     accounts.command(_resume, name="resume")
+    accounts.command(_settle, name="settle")
     app.command(accounts)
 
 
-def _list(*, ledger: str | None = None, json: bool = False, debug: bool = False) -> int:  # noqa: ARG001 - read where errors are told
+def _list(*, ledger: Ledger = None, json: bool = False, debug: Debug = False) -> int:  # noqa: ARG001 - read where errors are told
     """List every account: what is spent, held and uncertain in total, today and in this hour (UTC).
 
     Args:
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
         json: Print a single JSON object with every number.
-        debug: Show the traceback of an error.
     """
     from ._accounts_command import list_accounts
 
     return list_accounts(None, ledger=ledger, as_json=json)
 
 
-def _show(name: str, /, *, ledger: str | None = None, json: bool = False, debug: bool = False) -> int:  # noqa: ARG001
+def _show(name: str, /, *, ledger: Ledger = None, json: bool = False, debug: Debug = False) -> int:  # noqa: ARG001
     """Show one account.
 
     Args:
         name: The account's name; a tenant's account is `tenant:NAME`.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
         json: Print a single JSON object with every number.
-        debug: Show the traceback of an error.
     """
     from ._accounts_command import list_accounts
 
@@ -63,9 +61,9 @@ def _set(
     max_output_tokens: Whole = None,
     max_calls: Whole = None,
     clear: bool = False,
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
 ) -> int:
     """Set an account's limits in one window; they override those that the code declares.
 
@@ -78,9 +76,7 @@ def _set(
         max_output_tokens: The most output tokens.
         max_calls: The most model calls.
         clear: Remove what was set, so that the code's declaration is in force again.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
         json: Print a single JSON object with the account's new state.
-        debug: Show the traceback of an error.
     """
     from ._accounts_command import set_account
 
@@ -99,33 +95,52 @@ def _pause(
     /,
     *,
     reason: str = "",
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
 ) -> int:
     """Pause an account: from now on, every process refuses calls on it.
 
     Args:
         name: The account's name.
         reason: Why; the error message includes it.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
         json: Print a single JSON object with the account's new state.
-        debug: Show the traceback of an error.
     """
     from ._accounts_command import pause_account
 
     return pause_account(name, reason, ledger=ledger, as_json=json)
 
 
-def _resume(name: str, /, *, ledger: str | None = None, json: bool = False, debug: bool = False) -> int:  # noqa: ARG001
+def _resume(name: str, /, *, ledger: Ledger = None, json: bool = False, debug: Debug = False) -> int:  # noqa: ARG001
     """Resume a paused account.
 
     Args:
         name: The account's name.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
         json: Print a single JSON object with the account's new state.
-        debug: Show the traceback of an error.
     """
     from ._accounts_command import pause_account
 
     return pause_account(name, None, ledger=ledger, as_json=json)
+
+
+def _settle(
+    name: str,
+    outcome: Literal["spent", "unspent"],
+    /,
+    *,
+    ledger: str | None = None,
+    json: bool = False,
+    debug: bool = False,  # noqa: ARG001
+) -> int:
+    """Settle what calls of processes that have ended left uncertain on an account, in every window.
+
+    Args:
+        name: Its name.
+        outcome: Whether all that is uncertain of them was spent, or nothing of it, as the provider's bill tells.
+        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
+        json: Print one JSON object that tells how it stands now.
+        debug: Show the traceback of an error.
+    """
+    from ._accounts_command import settle_account
+
+    return settle_account(name, is_spent=outcome == "spent", ledger=ledger, as_json=json)

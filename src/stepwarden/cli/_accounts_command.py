@@ -1,4 +1,4 @@
-"""`stepwarden accounts`: look at budgets that outlive a run, set their limits, pause and resume them."""
+"""`stepwarden accounts`: look at budgets that outlive a run, set their limits, pause, resume and settle them."""
 
 import time
 from collections.abc import Callable
@@ -10,8 +10,9 @@ from stepwarden import Budget, DefinitionError, SQLiteLedger
 from stepwarden.core._account import AccountState, WindowState, parse_account_budget
 from stepwarden.core._book import SetTerms
 from stepwarden.core._sheet import Terms
+from stepwarden.ledger._account_book import SettleLeft
 
-from ._format import held_of, share, tokens_of, usd_of
+from ._format import amount, held_of, plural, share, tokens_of, usd_of
 from ._json import encode
 from ._ledger_path import existing_ledger, ledger_path
 from ._output import say
@@ -124,6 +125,41 @@ def pause_account(name: str, reason: str | None, *, ledger: str | None, as_json:
         terms.paused = reason
 
     return _change(name, alter, existing_ledger(ledger), as_json=as_json, makes=False)
+
+
+def settle_account(name: str, *, is_spent: bool, ledger: str | None, as_json: bool) -> int:
+    """Settle what calls of processes that have ended left uncertain on an account.
+
+    Args:
+        name: The account.
+        is_spent: Whether all that is uncertain of them was spent, or nothing of it.
+        ledger: What ``--ledger`` names, or None.
+        as_json: Whether one JSON object tells how it stands now.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UsageError: If there is no such account, or no ledger.
+        LedgerError: If the ledger cannot be written.
+    """
+    name = name.strip()
+    with SQLiteLedger(existing_ledger(ledger)) as opened:
+        _find(opened.book.states(time.time_ns()), name)
+        change = SettleLeft(name, is_spent=is_spent)
+        opened.book.put(change)
+        state = _find(opened.book.states(time.time_ns()), name)
+    if as_json:
+        say(encode({"account": state, "settled": {"calls": change.calls, "uncertain": change.amount}}))
+        return 0
+    if change.calls:
+        became = "spent" if is_spent else "free again"
+        calls = plural(change.calls, "call")
+        told = f"{amount(change.amount)} of {calls} whose processes have ended: {became}"
+    else:
+        told = "no process that has ended left anything uncertain"
+    say(f"account {one_line(name)}: {told}")
+    return 0
 
 
 def _change(name: str, alter: Callable[[Terms], None], path: Path, *, as_json: bool, makes: bool) -> int:

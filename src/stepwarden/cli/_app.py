@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, Parameter
 from stepwarden import LedgerError
 
 from ._ledger_app import add_ledger_commands
+from ._options import Debug, Sign, WrittenLedger
 from ._problem import UsageError, complain
 from ._whole import Whole
 
@@ -67,10 +68,10 @@ def _run(
     arg: Annotated[tuple[str, ...], Parameter(name="--arg", allow_leading_hyphen=True)] = (),
     budget_usd: str | None = None,
     budget_tokens: Whole = None,
-    ledger: str | None = None,
-    sign: str | None = None,
+    ledger: WrittenLedger = None,
+    sign: Sign = None,
     json: bool = False,
-    debug: bool = False,
+    debug: Debug = False,
 ) -> int:
     """Run a persona. Its output goes to stdout; what it did and spent goes to stderr.
 
@@ -81,10 +82,7 @@ def _run(
         arg: One argument, as `name=value`; a value that is JSON is read as JSON. May be repeated.
         budget_usd: The most that the run may spend, in USD.
         budget_tokens: The most tokens, in and out, that the run may use.
-        ledger: The file to record everything in; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        sign: The private key file to sign the run's records with; `keys new` makes one.
         json: Print a single JSON object with the output, the error and every receipt.
-        debug: Show the traceback of an error.
     """
     from ._run_command import run_persona
 
@@ -106,19 +104,16 @@ def _demo(
     file: str | None = None,
     /,
     *,
-    ledger: str | None = None,
-    sign: str | None = None,
+    ledger: WrittenLedger = None,
+    sign: Sign = None,
     json: bool = False,
-    debug: bool = False,
+    debug: Debug = False,
 ) -> int:
     """Watch an agent with nine steps work on a text, using a small model in this process: no key, no network.
 
     Args:
         file: A text file; by default this project's own README.
-        ledger: The file to record everything in; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
-        sign: The private key file to sign the run's records with; `keys new` makes one.
         json: Print a single JSON object with the output, the error and every receipt.
-        debug: Show the traceback of an error.
     """
     from ._demo_command import show_demo
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from ._accounts_app import add_accounts_commands
+from ._options import Debug, Ledger
 from ._whole import read_whole
 
 
@@ -43,9 +44,9 @@ def _receipts(
     min_usd: str | None = None,
     max_usd: str | None = None,
     limit: Limit = 20,
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001 - read where errors are told
+    debug: Debug = False,  # noqa: ARG001 - read where errors are told
 ) -> int:
     """List receipts, newest first.
 
@@ -60,9 +61,7 @@ def _receipts(
         min_usd: Only those that spent at least this much in USD, including everything under them.
         max_usd: Only those that spent at most this much.
         limit: How many to list at most.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
         json: Print a single JSON object with the complete receipts.
-        debug: Show the traceback of an error.
     """
     from ._receipts_command import list_receipts
 
@@ -87,18 +86,16 @@ def _export(
     /,
     *,
     out: str | None = None,
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
 ) -> int:
     """Write a run's records to a file that anyone can verify: JSON Lines, ending with the signed head.
 
     Args:
         run: The run: its id, the beginning of it, or `last`.
         out: The file to write, which must not exist yet; by default stdout.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
         json: Print a single JSON object that says what was written.
-        debug: Show the traceback of an error.
     """
     from ._export_command import export_run
 
@@ -110,18 +107,16 @@ def _show(
     /,
     *,
     limit: Limit = 200,
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
 ) -> int:
     """Show a run as a tree: what each scope spent itself and in total, its calls and tools, and what went wrong.
 
     Args:
         run: The run: its id, the beginning of it, or `last`, the default.
         limit: How many receipts to show at most; the newest are kept.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
         json: Print a single JSON object with everything.
-        debug: Show the traceback of an error.
     """
     from ._show_command import show_run
 
@@ -137,9 +132,9 @@ def _stats(
     model: str | None = None,
     since: str | None = None,
     until: str | None = None,
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
 ) -> int:
     """Show what steps and personas cost, how many ran out of budget, and which budgets are too tight or too loose.
 
@@ -151,9 +146,7 @@ def _stats(
         model: Only those that used this model last.
         since: Only those that ended at this time or later: 2026-11-25, 2026-11-25T09:30 (UTC), or 24h or 7d ago.
         until: Only those that ended at this time or earlier.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
         json: Print a single JSON object with every number.
-        debug: Show the traceback of an error.
     """
     from ._stats_command import show_stats
 
@@ -175,9 +168,9 @@ def _verify(
     /,
     *,
     public_key: str | None = None,
-    ledger: str | None = None,
+    ledger: Ledger = None,
     json: bool = False,
-    debug: bool = False,  # noqa: ARG001
+    debug: Debug = False,  # noqa: ARG001
 ) -> int:
     """Check that the records are as they were written, and name each one that was tampered with.
 
@@ -187,37 +180,32 @@ def _verify(
         what: A run (its id, the beginning of it, or `last`), or a file that `receipts export` wrote; by default every
             run of the ledger.
         public_key: The signer's public key file; anything that this key did not sign is reported.
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
         json: Print a single JSON object with everything that was found.
-        debug: Show the traceback of an error.
     """
     from ._verify_command import verify_records
 
     return verify_records(what, ledger=ledger, public_key=public_key, as_json=json)
 
 
-def _recover(*, ledger: str | None = None, json: bool = False, debug: bool = False) -> int:  # noqa: ARG001
+def _recover(*, ledger: Ledger = None, json: bool = False, debug: Debug = False) -> int:  # noqa: ARG001
     """Account for runs whose process has died: charge what was in flight, and end each run as abandoned.
 
     The next `run` does this too. Runs that another living process has open are left alone.
 
     Args:
-        ledger: The ledger's file; by default $STEPWARDEN_LEDGER, else .stepwarden/ledger.db.
         json: Print a single JSON object that lists them.
-        debug: Show the traceback of an error.
     """
     from ._recover_command import recover_runs
 
     return recover_runs(ledger=ledger, as_json=json)
 
 
-def _new(*, out: str, json: bool = False, debug: bool = False) -> int:  # noqa: ARG001
+def _new(*, out: str, json: bool = False, debug: Debug = False) -> int:  # noqa: ARG001
     """Write a new private key to a file, and its public key to the same name with `.pub` appended.
 
     Args:
         out: The private key file; neither file may exist yet.
         json: Print a single JSON object that names the files.
-        debug: Show the traceback of an error.
     """
     from ._keys_command import new_keys
 

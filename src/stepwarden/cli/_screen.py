@@ -1,7 +1,6 @@
 """The consoles: where tables go, and how wide they are."""
 
 import os
-from contextlib import suppress
 
 from rich.console import Console, RenderableType
 
@@ -33,10 +32,13 @@ def show(console: Console, what: RenderableType) -> None:
     """Show a table or a text; in a file without the blanks that fill up its lines.
 
     Args:
-        console: Where; one that has gone away is no error, since the exit status still tells.
+        console: Where; one on stderr that has gone away is no error, since the exit status still tells.
         what: The table, or anything that rich can draw.
+
+    Raises:
+        OSError: If it was to go to stdout, and cannot: then what was asked for is lost.
     """
-    with suppress(OSError):
+    try:
         if console.is_terminal:
             console.print(what)
             return
@@ -44,3 +46,6 @@ def show(console: Console, what: RenderableType) -> None:
             console.print(what)
         for line in captured.get().splitlines():
             console.out(line.rstrip(), highlight=False)
+    except OSError:
+        if not console.stderr:
+            raise

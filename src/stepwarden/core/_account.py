@@ -19,23 +19,23 @@ TENANT = "tenant:"
 
 @dataclass(frozen=True, slots=True, init=False)
 class Account:
-    """Declare a budget that outlives a run: for all time, for each day and for each hour, in UTC.
+    """Declare a budget that outlives a run: in total, per day and per hour, in UTC.
 
-    Its numbers are kept by the ledger under its name, so that every run, process and machine that names it shares it.
-    Limits that an operator has set there (``stepwarden accounts set``) come before those that are declared here.
+    The ledger keeps its numbers under its name, so every run and process that names it in the same ledger shares it.
+    Limits that an operator has set there (``stepwarden accounts set``) override those that are declared here.
 
     Example:
         >>> Account("triage_captain", daily=Budget(max_usd=20)).daily.max_usd
         Decimal('20')
 
     Args:
-        name: What it is called in the ledger.
-        total: Its limits for all time.
+        name: Its name in the ledger.
+        total: Its limits in total.
         daily: Its limits for each day.
         hourly: Its limits for each hour.
 
     Raises:
-        DefinitionError: If a field cannot be right; an account has no *max_seconds* and no *max_tool_calls*.
+        DefinitionError: If a field is invalid; an account has no *max_seconds* and no *max_tool_calls*.
     """
 
     name: str

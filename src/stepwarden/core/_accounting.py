@@ -6,6 +6,7 @@ import math
 import operator
 from typing import TYPE_CHECKING
 
+from ._amount import MOST_BITS
 from ._meter import meter_of
 from ._tally import Extra, Tally
 from .errors import StepwardenError, UnpricedModelError
@@ -29,10 +30,14 @@ def whole(value: object, name: str) -> int:
 
     Raises:
         TypeError: If it is anything else.
+        ValueError: If it is larger than any call has.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, not {value!r}")
-    return operator.index(value)
+    number = operator.index(value)
+    if number >> MOST_BITS > 0:
+        raise ValueError(f"{name} must be below 2**{MOST_BITS}, not {number!r}")
+    return number
 
 
 def at_least_0(value: object, name: str) -> int:
@@ -110,11 +115,22 @@ def measure(
     Raises:
         TypeError: If a count is no int.
     """
-    read = count(cache_read_tokens, "cache_read_tokens")
-    write = count(cache_write_tokens, "cache_write_tokens")
-    reasoned = count(reasoning_tokens, "reasoning_tokens")
-    if cost is None:
-        cost = actual_cost(rates, input_tokens, output_tokens, read, write, reasoned)
+    # Each of these is a plain 0 as a rule; nothing is called for that.
+    read = cache_read_tokens if type(cache_read_tokens) is int else count(cache_read_tokens, "cache_read_tokens")
+    write = cache_write_tokens if type(cache_write_tokens) is int else count(cache_write_tokens, "cache_write_tokens")
+    reasoned = reasoning_tokens if type(reasoning_tokens) is int else count(reasoning_tokens, "reasoning_tokens")
+    if read < 0 or write < 0 or reasoned < 0:
+        read, write, reasoned = max(0, read), max(0, write), max(0, reasoned)
+    if cost is None and rates is not None:
+        cost = rates.cost(
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cache_read_tokens=read,
+            cache_write_tokens=write,
+            reasoning_tokens=reasoned,
+        )
+    elif cost is None and not input_tokens and not output_tokens:
+        cost = 0
     if cost is not None and not (read or write or reasoned or estimated or unpriced_part):
         return cost, None, None
     error = unpriced(scope, model) if cost is None and has_usd_limit(scope) else None

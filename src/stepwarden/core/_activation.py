@@ -120,6 +120,11 @@ def close_early(scope: Activation, args: tuple[Any, ...], kwargs: Mapping[str, A
     yield from _last_hooks(scope, None, _tell_failure(scope, GeneratorExit(), args, kwargs))
 
 
+def is_innermost(scope: Activation) -> bool:
+    """Tell whether nothing inside an activation is open in this context, and no run was opened for it alone."""
+    return get_leaf() is scope and scope.outer is not None
+
+
 def finish(scope: Activation) -> None:
     """End an activation that returned, where no hook wants to hear of it.
 

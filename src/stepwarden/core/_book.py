@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from ._account import start_of
 from ._budget import Limits
 from ._queue import needed_of, output_that_fits
-from ._sheet import NOTHING, Blocked, Booking, Pages, Sheet, Terms, amount_of, move
+from ._sheet import NOTHING, Amounts, Blocked, Booking, Pages, Sheet, Terms, amount_of, move
 
 if TYPE_CHECKING:
     from ._account import AccountState
-    from ._charge import Amounts
     from ._hold import Hold
     from ._ledger import Ticket
 
@@ -167,8 +166,11 @@ class Settle(Change):
         if entry.state() == (NOTHING, NOTHING, NOTHING) and self.spent == NOTHING:
             return
         self.frees = True
+        was_certain = entry.uncertain == NOTHING
         move(pages, entry, NOTHING, self.spent, self.uncertain)
         pages.forget(entry)
+        if not was_certain or self.uncertain != NOTHING:
+            pages.note_uncertain(entry)
 
 
 class SetTerms(Change):

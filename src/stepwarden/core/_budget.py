@@ -15,9 +15,9 @@ from .errors import Amount, DefinitionError
 
 @dataclass(frozen=True, slots=True, init=False)
 class Budget:
-    """Declare limits; every field None means no limit, and 0 is a real one.
+    """Declare limits; None means no limit, and 0 is a real limit.
 
-    Each limit is for one activation of what declares it, and counts what everything inside that spends, too.
+    Each limit applies to one activation of what declares it, and counts everything spent inside it.
 
     Example:
         >>> Budget(max_usd="0.05", max_tokens=2_000).max_usd
@@ -34,7 +34,7 @@ class Budget:
 
     Raises:
         DefinitionError: If a field is of another type, negative, NaN or infinite.
-        TypeError: If a field is unknown; it names the one that was probably meant.
+        TypeError: If a field is unknown; the message names the one that was probably meant.
     """
 
     max_tokens: int | None
@@ -71,7 +71,7 @@ class Budget:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Budget:
-        """Build a budget from a mapping of its field names, as a file of settings has them.
+        """Build a budget from a mapping of its field names, such as a settings file has.
 
         Args:
             mapping: Names of fields to their values.
@@ -108,7 +108,7 @@ BUDGET_FIELDS = tuple(field.name for field in fields(Budget))
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tell how much was spent, held, set aside or spent too much, depending on where it stands.
+    """Count what was spent, held, set aside or overspent, depending on where it is used.
 
     Args:
         input_tokens: All input, cache reads and writes included, whatever the provider's own convention.
@@ -116,11 +116,14 @@ class Usage:
         cache_read_tokens: Input read from the provider's cache.
         cache_write_tokens: Input written to it.
         reasoning_tokens: Output spent on reasoning.
-        cost_usd: US dollars.
+        cost_usd: US dollars; what is given as int, str or finite float (by its repr) is kept as Decimal.
         calls: Model calls.
         tool_calls: Tool calls.
         unpriced_calls: Calls without a cost, since their model had no price.
         estimated_calls: Calls whose usage was estimated, not reported.
+
+    Raises:
+        ValueError: If the cost is negative, not finite or no amount.
     """
 
     input_tokens: int = 0
@@ -133,6 +136,10 @@ class Usage:
     tool_calls: int = 0
     unpriced_calls: int = 0
     estimated_calls: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cost_usd.__class__ is not Decimal:
+            object.__setattr__(self, "cost_usd", exact_usd(self.cost_usd, "usage.cost_usd"))
 
     @property
     def total_tokens(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._amount import ALARMS, CALL, COST, OUTPUT
 from ._budget import in_units
 from ._money import format_usd
 from ._tally import Extra
@@ -15,32 +16,15 @@ if TYPE_CHECKING:
     from ._scope import Scope
 
 
-Amounts = tuple[int, int, int, int]
-"""Input tokens, output tokens, picodollars and calls."""
-_NOTHING: Amounts = (0, 0, 0, 0)
-
-
 def charge(
-    owner: Meter | None,
-    meter: Meter | None,
-    input_tokens: int,
-    output_tokens: int,
-    cost: int,
-    calls: int,
-    tools: int = 0,
-    extra: Extra | None = None,
-    hold: Hold | None = None,
+    owner: Meter | None, meter: Meter | None, amount: int, extra: Extra | None = None, hold: Hold | None = None
 ) -> Meter | None:
-    """Add a usage to one scope's own numbers and to the total of every scope on a chain; under the tree's lock.
+    """Add an amount to one scope's own numbers and to the total of every scope on a chain; under the tree's lock.
 
     Args:
         owner: The meter whose `own` it is; None where that was counted before.
         meter: The innermost of the chain.
-        input_tokens: Tokens to add; all amounts may be negative, to correct what was charged before.
-        output_tokens: Tokens to add.
-        cost: Picodollars to add.
-        calls: Model calls to add.
-        tools: Tool calls to add.
+        amount: What is spent; parts may be negative, to correct what was charged before.
         extra: What most calls do not have, or None.
         hold: The hold that this replaces, which is no longer set aside then; or None.
 
@@ -48,11 +32,10 @@ def charge(
         The meter of the outermost scope with a limit that is now passed, or None.
     """
     passed: Meter | None = None
-    tokens = input_tokens + output_tokens
-    held_tokens = held_output = held_cost = 0
-    if hold is not None:
-        held_output, held_cost = hold.output_tokens, hold.cost
-        held_tokens = hold.input_tokens + held_output
+    if hold is None:
+        more = amount
+    else:
+        more = amount - hold.amount
         hold.state = "closed"
     marked = None if extra is None else owner
     try:
@@ -61,7 +44,7 @@ def charge(
             marked = None
         while meter is not None:
             here = meter
-            if here.is_late:
+            if here.is_late and here is not owner:  # the owner's own came before it closed, and is on its receipt
                 here.scope.freeze()
             if extra is not None:
                 here.scope.make_detail().made("total", Extra).add(extra)
@@ -69,60 +52,36 @@ def charge(
             # finaliser can come between: a scope has been counted exactly when it is no longer the next.
             if owner is not None:
                 if owner.is_shared:
-                    owner.own_tokens = owner.own_tokens + tokens
-                    owner.own_output = owner.own_output + output_tokens
-                    owner.own_cost = owner.own_cost + cost
-                    owner.own_calls = owner.own_calls + calls
-                    if tools:
-                        owner.own_tools += tools
+                    owner.own = owner.own + amount
                 owner = None
-            here.total_tokens = total_tokens = here.total_tokens + tokens
-            here.total_output = here.total_output + output_tokens
-            here.total_cost = total_cost = here.total_cost + cost
-            here.total_calls = here.total_calls + calls
-            if tools:
-                here.total_tools += tools
-            if hold is None:
-                here.taken_calls = here.taken_calls + calls
-            else:
-                here.aside_tokens = here.aside_tokens - held_tokens
-                here.aside_output = here.aside_output - held_output
-                here.aside_cost = here.aside_cost - held_cost
+            here.total = here.total + amount
+            here.taken = taken = here.taken + more
             meter = here.parent
-            if (total_tokens > here.most_tokens or total_cost > here.most_cost) and _is_passed(here):
+            if taken & ALARMS and _is_passed(here):
                 passed = here
     except BaseException:
         # A signal handler raised between two scopes: the rest of the chain must not miss the usage.
-        freed = _NOTHING if hold is None else (hold.input_tokens, held_output, held_cost, 1)
-        _make_up(meter, owner, marked, (input_tokens, output_tokens, cost, calls), tools, freed, extra)
+        _make_up(meter, owner, marked, amount, more, extra)
         raise
     return passed
 
 
 def _make_up(
-    meter: Meter | None,
-    owner: Meter | None,
-    marked: Meter | None,
-    spent: Amounts,
-    tools: int,
-    freed: Amounts,
-    extra: Extra | None,
+    meter: Meter | None, owner: Meter | None, marked: Meter | None, amount: int, more: int, extra: Extra | None
 ) -> None:
     if marked is not None and extra is not None:
         marked.scope.make_detail().made("own", Extra).add(extra)
     while meter is not None:
-        _apply(meter, owner, spent, freed, extra)
-        meter.total_tools += tools
-        if meter is owner and meter.is_shared:
-            meter.own_tools += tools
+        _apply(meter, owner, amount, more, extra)
         meter = meter.parent
 
 
 def _is_passed(meter: Meter) -> bool:
-    limits = meter.scope.limits
-    return limits is not None and any(
-        value is not None and meter.scope.spent(limit) > value for limit, value in limits.items()
-    )
+    scope = meter.scope
+    for limit, value in () if scope.limits is None else scope.limits.items():
+        if value is not None and scope.spent(limit) > value:
+            return True
+    return False
 
 
 def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter | None:
@@ -144,49 +103,39 @@ def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter 
     """
     at: Meter | None = meter
     back: Meter | None = meter
-    input_tokens = hold.input_tokens
-    tokens = input_tokens + output_tokens
+    amount = hold.input_tokens + output_tokens * OUTPUT + CALL + (cost << COST)
     try:
         while at is not None:
             here = at
-            here.aside_tokens = aside_tokens = here.aside_tokens + tokens
-            here.aside_output = here.aside_output + output_tokens
-            here.aside_cost = aside_cost = here.aside_cost + cost
-            here.taken_calls = here.taken_calls + 1
+            here.taken = taken = here.taken + amount
             at = here.parent
-            if (
-                here.total_tokens + aside_tokens > here.most_tokens or here.total_cost + aside_cost > here.most_cost
-            ) and _lacks_room(here):
+            if taken & ALARMS and _lacks_room(here):
                 while back is not at and back is not None:
-                    _apply(back, None, _NOTHING, (input_tokens, output_tokens, cost, 1), None)
+                    back.taken = back.taken - amount
                     back = back.parent
                 return here
     except BaseException:
         while back is not at and back is not None:
-            _apply(back, None, _NOTHING, (input_tokens, output_tokens, cost, 1), None)
+            back.taken = back.taken - amount
             back = back.parent
         raise
     hold.output_tokens = output_tokens
     hold.cost = cost
+    hold.amount = amount
     hold.state = "open"
     return None
 
 
 def _lacks_room(meter: Meter) -> bool:
-    limits = meter.scope.limits
-    return limits is not None and any(
-        value is not None and limit != "max_tool_calls" and meter.scope.spent(limit) + meter.aside(limit) > value
-        for limit, value in limits.items()
-    )
+    scope = meter.scope
+    for limit, value in () if scope.limits is None else scope.limits.items():
+        if value is not None and limit != "max_tool_calls" and scope.spent(limit) + meter.aside(limit) > value:
+            return True
+    return False
 
 
 def turn(
-    hold: Hold,
-    state: str,
-    owner: Meter | None,
-    spent: Amounts = _NOTHING,
-    freed: Amounts = _NOTHING,
-    extra: Extra | None = None,
+    hold: Hold, state: str, owner: Meter | None, spent: int = 0, freed: int = 0, extra: Extra | None = None
 ) -> Meter | None:
     """Turn a hold into what becomes of it, on every scope of its chain, in one go; under the tree's lock.
 
@@ -194,8 +143,8 @@ def turn(
         hold: The hold, which is in *state* then.
         state: The state.
         owner: The meter whose `own` it changes, or None.
-        spent: What is charged; negative where it corrects what was charged before.
-        freed: What is no longer set aside.
+        spent: The amount that is charged; negative where it corrects what was charged before.
+        freed: The amount that is no longer set aside.
         extra: What most calls do not have, or None.
 
     Returns:
@@ -206,19 +155,16 @@ def turn(
     # From here on nothing is called before `try`, so that a signal handler that raises finds it begun or not.
     hold.state = state
     marked = owner
+    more = spent - freed
     try:
         if marked is not None and extra is not None:
             marked.scope.make_detail().made("own", Extra).add(extra)
             marked = None
         while at is not None:
-            _apply(at, owner, spent, freed, extra)
+            _apply(at, owner, spent, more, extra)
             at = at.parent
     except BaseException:
-        if marked is not None and extra is not None:
-            marked.scope.make_detail().made("own", Extra).add(extra)
-        while at is not None:
-            _apply(at, owner, spent, freed, extra)
-            at = at.parent
+        _make_up(at, owner, marked, spent, more, extra)
         raise
     passed = None
     while meter is not None:
@@ -228,26 +174,16 @@ def turn(
     return passed
 
 
-def _apply(meter: Meter, owner: Meter | None, spent: Amounts, freed: Amounts, extra: Extra | None) -> None:
+def _apply(meter: Meter, owner: Meter | None, amount: int, more: int, extra: Extra | None) -> None:
     # All or nothing, since nothing is called after the first change.
-    if meter.is_late:
+    if meter.is_late and meter is not owner:
         meter.scope.freeze()
     if extra is not None:
         meter.scope.make_detail().made("total", Extra).add(extra)
-    tokens = spent[0] + spent[1]
     if meter is owner and meter.is_shared:
-        meter.own_tokens += tokens
-        meter.own_output += spent[1]
-        meter.own_cost += spent[2]
-        meter.own_calls += spent[3]
-    meter.total_tokens += tokens
-    meter.total_output += spent[1]
-    meter.total_cost += spent[2]
-    meter.total_calls += spent[3]
-    meter.taken_calls += spent[3] - freed[3]
-    meter.aside_tokens -= freed[0] + freed[1]
-    meter.aside_output -= freed[1]
-    meter.aside_cost -= freed[2]
+        meter.own += amount
+    meter.total += amount
+    meter.taken += more
 
 
 def show(limit: str, value: int) -> str:

@@ -31,15 +31,15 @@ async def open_deadline(scope: Scope) -> None:
         task = None
     if task is None:
         return
-    left = (limits.nanoseconds - scope.elapsed_ns()) / 1e9
-    deadline = asyncio.timeout(left)
+    # Divided as integers, since the nanoseconds of what a float can say may be more than one can.
+    deadline = asyncio.timeout((limits.nanoseconds - scope.elapsed_ns()) / 1_000_000_000)
     await deadline.__aenter__()
     loop = asyncio.get_running_loop()
 
     def follow() -> None:
         if not deadline.expired() and scope.status is None and scope.limits is not None:
-            left = ((scope.limits.nanoseconds or 0) - scope.elapsed_ns()) / 1e9
-            deadline.reschedule(loop.time() + left)
+            left = (scope.limits.nanoseconds or 0) - scope.elapsed_ns()
+            deadline.reschedule(loop.time() + left / 1_000_000_000)
 
     detail = scope.make_detail()
     detail.deadline = deadline
@@ -70,7 +70,7 @@ async def close_deadline(
         passed = deadline_error(scope)
         passed.__cause__ = timeout
         # A guarded stream that was read when the timeout came has left here what it had received.
-        passed.partial = getattr(timeout.__cause__, "partial", None)
+        passed.partial = scope.detail.partial
         tell_refused(scope, passed)
         return passed
     return error
@@ -101,11 +101,8 @@ def deadline_error(scope: Scope) -> BudgetExceededError:
     # The loop's timer and our clock may differ by a hair; what is told must not contradict itself.
     consumed = max(scope.spent("max_seconds"), scope.limits.nanoseconds)
     return budget_error(
-        scope,
-        "max_seconds",
+        scope, "max_seconds",
         f"exceeded max_seconds budget ({show('max_seconds', consumed)} of "
         f"{show('max_seconds', scope.limits.nanoseconds)})",
-        phase="deadline",
-        reason="deadline",
-        consumed=consumed,
-    )
+        phase="deadline", reason="deadline", consumed=consumed,
+    )  # fmt: skip

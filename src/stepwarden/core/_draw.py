@@ -14,13 +14,12 @@ from ._budget import in_units
 from ._charge import show
 from ._ledger import KeepsAccounts, Ticket
 from ._settings import settings
-from ._sheet import NOTHING, Blocked, Booking, amount_of, usage_of
+from ._sheet import NOTHING, Amounts, Blocked, Booking, amount_of, usage_of
 from ._tree import runs_event_loop
 from .errors import AccountPausedError, BudgetExceededError, DefinitionError, ReserveTimeoutError, WouldBlockError
 
 if TYPE_CHECKING:
     from ._account import Account
-    from ._charge import Amounts
     from ._firing import Pending
     from ._hold import Hold
     from ._run import Run

@@ -29,7 +29,7 @@ class HostRun(Run):
 
 
 class Frame(NamedTuple):
-    """Be one scope of a host.
+    """Pair one scope of a host with its frame.
 
     Args:
         depth: The number of frames on the host's stack with the one that it belongs to.

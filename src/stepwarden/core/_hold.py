@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Never
 
 from ._accounting import actual_cost, count, late_owner, measure, read_model
+from ._amount import CALL, COST, MOST_BITS, OUTPUT
 from ._charge import charge, exceeded, turn
 from ._draw import settle_entries
 from ._firing import fire_thresholds
@@ -13,7 +14,7 @@ from ._hooks import armed
 from ._meter import meter_of
 from ._money import Money, dollars, picodollars
 from ._queue import look
-from ._tally import CallEntry, Extra, Tally, keep
+from ._tally import KEPT_RECORDS, MOST_RECORDS, CallEntry, Extra, Tally, keep
 from ._watch import tell_refused
 from .errors import HoldClosedError
 
@@ -47,7 +48,7 @@ def context_hold() -> Hold | None:
 
 
 class Hold:
-    """Be what one call may spend, until it is settled or released.
+    """Reserve what one call may spend, until it is settled or released.
 
     Made by a `Reservation`. Outside every scope it grants what was asked and settles nowhere.
 
@@ -58,14 +59,25 @@ class Hold:
     """
 
     __slots__ = (
-        "asked_output", "cost", "entries", "fixed_cost", "guessed", "input_tokens", "keeper", "min_output", "model",
-        "number", "output_tokens", "previous", "rates", "scope", "state",
+        "amount", "asked_output", "cost", "entries", "fixed_cost", "guessed", "input_tokens", "keeper", "min_output",
+        "model", "number", "output_tokens", "previous", "rates", "scope", "state",
     )  # fmt: skip
 
+    # There is no `__init__`, since calling a class that has one costs as much again: a `Reservation` sets these.
     scope: Scope | None
     keeper: Scope | None
     previous: Hold | None
+    input_tokens: int
+    output_tokens: int
+    asked_output: int
+    min_output: int
+    fixed_cost: int | None
+    model: str | None
+    rates: Rates | None
+    state: str
     cost: int
+    # All that it holds; set when it is open.
+    amount: int
     # What its run's journal calls it; set when it is first noted there.
     number: int
     # What it holds on accounts, where there are any around; set when it is taken there.
@@ -73,27 +85,8 @@ class Hold:
     # Whose own its estimate is, as what it was charged, and what is uncertain.
     guessed: tuple[Scope, CallEntry, Extra]
 
-    # There is no `__init__`: calling a class that has one costs as much again as all of this.
-    def describe(
-        self,
-        scope: Scope | None,
-        input_tokens: int,
-        output_tokens: int,
-        min_output: int,
-        fixed_cost: int | None,
-        model: str | None,
-        rates: Rates | None,
-    ) -> Self:
-        """Say what is wanted; nothing is held yet."""
-        self.scope = self.keeper = scope
-        self.input_tokens = input_tokens
-        self.output_tokens = self.asked_output = output_tokens
-        self.min_output = min_output
-        self.fixed_cost = fixed_cost
-        self.model = model
-        self.rates = rates
-        self.state = PENDING
-        return self
+    def __reduce__(self) -> Never:
+        raise TypeError("a hold cannot be copied or pickled: it would be settled twice")
 
     @property
     def cost_usd(self) -> Decimal:
@@ -110,7 +103,7 @@ class Hold:
         """Whether less output was granted than asked."""
         return self.output_tokens < self.asked_output
 
-    def settle(  # noqa: C901 - the hot path is written out
+    def settle(  # noqa: C901, PLR0912, PLR0915 - the hot path is written out
         self,
         *,
         input_tokens: int | None = None,
@@ -141,12 +134,15 @@ class Hold:
             BudgetExceededError: If a limit is passed now; the usage stays counted.
             UnpricedModelError: If it used tokens that have no price while a USD limit is in force; the usage stays
                 counted, without a cost.
-            ValueError: If the cost is negative, not finite or no amount.
+            ValueError: If the cost is negative, not finite or no amount, or a count is 2**45 or more.
             TypeError: If a count is no int, the model no string, or a count is left out though some was reserved.
         """
-        if input_tokens.__class__ is not int or input_tokens < 0:
+        if (
+            input_tokens.__class__ is not int
+            or output_tokens.__class__ is not int
+            or (input_tokens | output_tokens) >> MOST_BITS
+        ):
             input_tokens = self._said("input_tokens", input_tokens, self.input_tokens)
-        if output_tokens.__class__ is not int or output_tokens < 0:
             output_tokens = self._said("output_tokens", output_tokens, self.output_tokens)
         scope = self.scope
         if scope is None:
@@ -162,21 +158,27 @@ class Hold:
             cost, extra, error = measure(scope, used, cost, rates, *counts, estimated=estimated, unpriced_part=unpriced)
         tree = scope.tree
         with tree.lock:
-            if self.state is CLOSED:
-                raise HoldClosedError("this hold was settled or released before; nothing was counted")
             try:
                 if self.state is OPEN:
                     owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
                     meter = owner.meter or meter_of(owner)
-                    passed = charge(meter, scope.meter, input_tokens, output_tokens, cost, 1, 0, extra, self)
-                else:
+                    spent = input_tokens + output_tokens * OUTPUT + CALL + (cost << COST)
+                    passed = charge(meter, scope.meter, spent, extra, self)
+                elif self.state is UNCERTAIN:
                     owner, passed = self._replace_estimate(scope, input_tokens, output_tokens, cost, 1, extra)
-                self.let_go()
+                else:
+                    raise HoldClosedError("this hold was settled or released before; nothing was counted")  # noqa: TRY301
+                holds = self.keeper.holds  # type: ignore[union-attr]
+                if holds is not None:
+                    holds.discard(self)
                 if used:
                     owner.last_model = used
                 detail = owner.detail or owner.make_detail()
                 call = (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
-                keep(detail.calls, call)
+                calls = detail.calls
+                calls.append(call)
+                if len(calls) > MOST_RECORDS:
+                    del calls[:-KEPT_RECORDS]
                 if input_tokens > self.input_tokens:
                     detail.miss(input_tokens - self.input_tokens)
                 if passed is not None:
@@ -237,7 +239,7 @@ class Hold:
             extra = Extra(0, 0, 0, int(self.is_unpriced), 1, self.output_tokens, self.cost - charged)
             self.guessed = owner, record, extra
             try:
-                spent = (self.input_tokens, 0, charged, 1)
+                spent = self.input_tokens + CALL + (charged << COST)
                 turn(self, UNCERTAIN, meter_of(owner), spent, spent, extra)
                 owner.last_model = self.model or owner.last_model
                 keep(owner.make_detail().calls, record)
@@ -287,7 +289,7 @@ class Hold:
         """Close without charging anything, and let others have the room."""
         assert self.scope is not None
         try:
-            turn(self, CLOSED, None, freed=(self.input_tokens, self.output_tokens, self.cost, 1))
+            turn(self, CLOSED, None, freed=self.amount)
             self.let_go()
             look(self.scope)
         except BaseException:
@@ -301,8 +303,8 @@ class Hold:
             if self.state is not OPEN:
                 return
             cost = self.cost_of(output_tokens)
-            freed = (0, self.output_tokens - output_tokens, self.cost - cost, 0)
-            self.output_tokens, self.cost = output_tokens, cost
+            freed = (self.output_tokens - output_tokens) * OUTPUT + (self.cost - cost << COST)
+            self.output_tokens, self.cost, self.amount = output_tokens, cost, self.amount - freed
             turn(self, OPEN, None, freed=freed)
             look(self.scope)
 
@@ -357,8 +359,9 @@ class Hold:
             owner = late_owner(scope, *more)
         if extra is not None:
             replaced.add(extra)
-        freed = (0, guess.uncertain_output, guess.uncertain_cost, 0)
-        return owner, turn(self, CLOSED, meter_of(owner), more, freed, replaced)
+        spent = more[0] + more[1] * OUTPUT + more[3] * CALL + (more[2] << COST)
+        freed = guess.uncertain_output * OUTPUT + (guess.uncertain_cost << COST)
+        return owner, turn(self, CLOSED, meter_of(owner), spent, freed, replaced)
 
     @property
     def is_unpriced(self) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from ._budget import parse_name
 from .errors import Amount, DefinitionError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _SYNC_ONLY = (THRESHOLD, "OnToolDenied")
 
 @dataclass(frozen=True, slots=True)
 class BudgetThreshold:
-    """Name the event of a scope's spending reaching a share of one of its limits.
+    """Name the event that a scope's spending has reached a share of one of its limits.
 
     Args:
         percent: The share, above 0; 100 is the limit.
@@ -141,7 +142,7 @@ armed = _Armed()
 
 
 class Hook(Generic[P, R]):
-    """Be one registered hook: callable like its function, and removable."""
+    """Wrap one registered hook: callable like its function, and removable."""
 
     def __init__(
         self, hooks: Hooks, function: Callable[P, R], event: str, persona: str, step: str | None, percent: float | None
@@ -160,7 +161,7 @@ class Hook(Generic[P, R]):
         return self.function(*args, **kwargs)
 
     def matches(self, event: str, persona: str | None, step: str | None, pct: float | None = None) -> bool:
-        """Tell whether it wants to hear of this; without a persona, patterns meet the empty string."""
+        """Tell whether it is for this event; without a persona, patterns are matched against the empty string."""
         return (
             self.event == event
             and fnmatchcase(persona or "", self.persona)
@@ -169,12 +170,12 @@ class Hook(Generic[P, R]):
         )
 
     def remove(self) -> None:
-        """Stop it from being called; again is harmless."""
+        """Stop calling it; calling this twice does no harm."""
         self._hooks._remove(self)
 
 
 class Hooks:
-    """Hold hooks in the order in which they were registered."""
+    """Register hooks, and keep them in order."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -182,6 +183,7 @@ class Hooks:
         # What the hot path looks at: truth values, decided here and not on each call.
         self.has_thresholds = False
         self.is_heard = False
+        self.hears_ends = False
 
     def on(
         self, event: str | BudgetThreshold, *, persona: str = "*", step: str | None = None
@@ -214,13 +216,10 @@ class Hooks:
                 is registered for an event that cannot await it.
         """
         name, percent = _parse_event(event)
-        for field, value in (("persona", persona), ("step", "*" if step is None else step)):
-            if not isinstance(value, str):
-                raise DefinitionError(f"{field} must be a string, not {value!r}")
+        if not isinstance(persona, str):
+            raise DefinitionError(f"persona must be a string, not {persona!r}")
         pattern = persona.strip()
-        exact = None if step is None else step.strip()
-        if exact == "":
-            raise DefinitionError(f"step must be a non-empty name, not {step!r}")
+        exact = None if step is None else parse_name(step, "step")
 
         def register(function: Callable[P, R]) -> Hook[P, R]:
             if not callable(function):
@@ -237,7 +236,7 @@ class Hooks:
     def matching(
         self, event: str, persona: str | None, step: str | None, pct: float | None = None
     ) -> list[Hook[Any, Any]]:
-        """Return the hooks that want to hear of this, in the order of registration."""
+        """Return the hooks for this event, in the order of registration."""
         return [hook for hook in self.registered if hook.matches(event, persona, step, pct)]
 
     def clear(self) -> None:
@@ -251,7 +250,7 @@ class Hooks:
 
     def _put(self, hooks: tuple[Hook[Any, Any], ...]) -> None:
         self.registered = hooks
-        self.is_heard = bool(hooks)
+        self.is_heard = self.hears_ends = bool(hooks)
         self.has_thresholds = any(hook.event == THRESHOLD for hook in hooks)
         armed.thresholds = armed.thresholds or self.has_thresholds
 
@@ -259,9 +258,7 @@ class Hooks:
 def _parse_event(event: object) -> tuple[str, float | None]:
     if isinstance(event, BudgetThreshold):
         return THRESHOLD, event.percent
-    if not isinstance(event, str):
-        raise DefinitionError(f"event must be the name of an event or a BudgetThreshold, not {event!r}")
-    name = event.strip()
+    name = event.strip() if isinstance(event, str) else ""
     written = re.fullmatch(rf"{THRESHOLD}\s*\((.*)\)", name)
     if written is not None:
         try:
@@ -271,7 +268,7 @@ def _parse_event(event: object) -> tuple[str, float | None]:
         return THRESHOLD, BudgetThreshold(percent).percent
     if name == THRESHOLD:
         raise DefinitionError(f"{THRESHOLD} needs its percentage, such as '{THRESHOLD}(80)'")
-    return check_event(name), None
+    return check_event(event), None
 
 
 def check_event(event: object) -> str:

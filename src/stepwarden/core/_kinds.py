@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class StepScope(Scope):
-    """Be one activation of a step, open or closed; what `current_step` and ``with step(...)`` give.
+    """Represent one activation of a step, open or closed; `current_step` and ``with step(...)`` give it.
 
     Attributes:
         parent: The scope around it.
@@ -25,7 +25,7 @@ class StepScope(Scope):
 
 
 class PersonaScope(Scope):
-    """Be one activation of a persona, open or closed; what `current_persona` and ``with persona(...)`` give.
+    """Represent one activation of a persona, open or closed; `current_persona` and ``with persona(...)`` give it.
 
     Attributes:
         parent: The scope around it.

@@ -31,9 +31,9 @@ class Finished(Protocol):
 
 
 class MemoryLedger:
-    """Keep the newest receipts in memory: the ledger that costs nothing to wait for.
+    """Keep the newest receipts in memory; writing to it takes no waiting.
 
-    A run has one of its own, and keeps its receipts in this one too where it is given.
+    Every run has one of its own; a run that is given one keeps its receipts there, too.
 
     Args:
         max_receipts: How many it keeps; older ones are dropped and counted.

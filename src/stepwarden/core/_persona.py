@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from ._account import Account
-from ._block import Block
-from ._budget import Budget, parse_name
+from ._budget import Budget
+from ._callable import check_decorated
+from ._declare import decorated_or_block, function_and_name, registered
 from ._definition import PersonaDefinition, Stage, StepDefinition, persona_definition
-from ._kind import check_decorated, undecorated
 from ._kinds import PersonaScope
-from ._plan import Plan
 from ._policy import SideEffectLike
-from ._shells import wrap
 from .errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ R = TypeVar("R")
 
 
 class PersonaBlock(Protocol):
-    """Be what `persona` returns: a decorator that keeps the type of what it wraps, and a block."""
+    """Type what `persona` returns: a decorator that keeps the type of what it wraps, and a block."""
 
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
     def __enter__(self) -> PersonaScope: ...
@@ -65,7 +62,7 @@ def persona(
 ) -> Any:
     """Make a function a persona: an agent role that calls steps, and may limit what each of them does.
 
-    Decorate bare, ``@persona``, or with arguments, what `step` decorates. A block of code is a persona with
+    It decorates whatever `step` does, bare, ``@persona``, or with arguments. A block of code becomes a persona with
     ``with persona("name") as scope`` or ``async with``.
 
     Args:
@@ -78,7 +75,7 @@ def persona(
         side_effect_level: The highest side effect that tools inside it may have, a `SideEffect` or its name in lower
             case; None for no ceiling.
         stages: What it allows its steps, one `Stage` a step; a step without one may do what the persona may.
-        accounts: Budgets that outlive its activations, shared by all that name them in the same ledger.
+        accounts: Budgets that outlive its activations, shared by everything that names them in the same ledger.
 
     Returns:
         The decorated function; or a block, which is a decorator too.
@@ -86,12 +83,7 @@ def persona(
     Raises:
         DefinitionError: If an argument cannot be right, or the function cannot be decorated.
     """
-    if isinstance(function, str):
-        if name is not None:
-            raise DefinitionError(f"persona.name is given twice: {function!r} and {name!r}")
-        name, function = function, None
-    if name is not None:
-        parse_name(name, "persona.name")
+    function, name = function_and_name(function, name, "persona")
     # Read once, since a block declares again for each function that it decorates.
     declared: Any = tuple(stages) if isinstance(stages, Iterator) else stages
     owed: Any = tuple(accounts) if isinstance(accounts, Iterator) else accounts
@@ -108,15 +100,7 @@ def persona(
             accounts=owed,
         )
 
-    def decorate(target: Any) -> Any:
-        check_decorated(target, "persona", named=name is not None)
-        called: Any = getattr(target, "__name__", name)
-        return wrap(undecorated(target, PersonaDefinition), Plan(declare(called)))
-
-    if function is not None:
-        return decorate(function)
-    declare("persona")  # a wrong argument is reported where it is declared, not when the block is entered
-    return Block[PersonaScope](declare, decorate, "persona", name)
+    return decorated_or_block(function, name, "persona", declare)
 
 
 def register_persona(function: Callable[P, R], definition: PersonaDefinition) -> Callable[P, R]:
@@ -132,11 +116,7 @@ def register_persona(function: Callable[P, R], definition: PersonaDefinition) ->
     Raises:
         DefinitionError: If the function cannot be decorated, or the definition is none.
     """
-    if not isinstance(definition, PersonaDefinition):
-        raise DefinitionError(f"definition must be a PersonaDefinition, not {definition!r}")
-    check_decorated(function, "persona", named=True)
-    named = replace(definition, function=getattr(function, "__name__", definition.name))
-    return cast("Callable[P, R]", wrap(undecorated(function, PersonaDefinition), Plan(named)))
+    return cast("Callable[P, R]", registered(function, definition, PersonaDefinition, "persona"))
 
 
 def persona_from_dict(function: Callable[P, R], mapping: Mapping[str, Any]) -> Callable[P, R]:

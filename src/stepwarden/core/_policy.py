@@ -112,7 +112,7 @@ class Policy:
         side_effect_level: The highest level allowed, or None for no ceiling.
 
     Raises:
-        DefinitionError: If a tool is no name or pattern, or the level is unknown.
+        DefinitionError: If a tool is not a name or pattern, or the level is unknown.
     """
 
     tools: frozenset[str] | None

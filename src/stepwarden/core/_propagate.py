@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from ._callable import Kind, is_decorated, kind_of
 from ._collector import is_collecting
 from ._hold import context_hold, get_hold, offered, set_hold
-from ._kind import Kind, is_decorated, kind_of
 from ._kinds import HookScope
 from ._leaf import carried, get_leaf, resolve, restore, set_leaf
 
@@ -28,7 +28,7 @@ R = TypeVar("R")
 def propagate(function: Callable[P, R]) -> Callable[P, R]:
     """Carry the caller's scope into another thread or a callback.
 
-    asyncio tasks and `asyncio.to_thread` carry it by themselves; a bare thread and a thread pool do not.
+    asyncio tasks and `asyncio.to_thread` do this by themselves; bare threads and thread pools do not.
 
     Example:
         >>> import threading
@@ -44,8 +44,8 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
         function: What is called there: a function or coroutine function.
 
     Returns:
-        A function that runs *function* under the scope, and with the open hold, of whoever called `propagate`. It
-        may be called more than once, also at the same time.
+        A function that runs *function* under the scope, and with the open hold, of the caller of `propagate`. It may
+        be called more than once, also concurrently.
 
     Raises:
         TypeError: If *function* is not callable, or a generator function.

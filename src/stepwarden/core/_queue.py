@@ -197,6 +197,8 @@ def park(waiter: Waiter, scope: Scope, limit: str) -> None:
     waiter.limit = limit
     insort(scope.queue, waiter, key=_by_ticket)
     scope.tree.waiting.add(waiter)
+    if waiter.is_over:
+        _leave_queue(waiter)  # a finaliser has ended it meanwhile
 
 
 def _unpark(waiter: Waiter) -> None:
@@ -205,18 +207,21 @@ def _unpark(waiter: Waiter) -> None:
         scope.queue.remove(waiter)
 
 
+def _leave_queue(waiter: Waiter) -> None:
+    _unpark(waiter)
+    waiter.hold.tree.waiting.discard(waiter)
+
+
 def end(waiter: Waiter, error: StepwardenError | None = None) -> None:
     """Take a caller out of its queue: granted, or refused with *error*; and wake it."""
     waiter.error = error
     waiter.is_over = True
     try:
         waiter.wake()
-        _unpark(waiter)
-        waiter.hold.tree.waiting.discard(waiter)
+        _leave_queue(waiter)
     except BaseException:  # a signal handler raised
         waiter.wake()
-        _unpark(waiter)
-        waiter.hold.tree.waiting.discard(waiter)
+        _leave_queue(waiter)
         raise
 
 
@@ -228,8 +233,7 @@ def withdraw(waiter: Waiter) -> None:
         return
     scope = waiter.hold.scope
     assert scope is not None
-    _unpark(waiter)
-    scope.tree.waiting.discard(waiter)
+    _leave_queue(waiter)
     waiter.is_over = True
     look(scope)
 
@@ -270,6 +274,11 @@ def _moves(waiter: Waiter) -> bool:
         blocked = None if waiter.hold.is_open else admit(waiter.hold, never_waits=False, waiter=waiter)
     except StepwardenError as error:
         end(waiter, error)
+        return True
+    if waiter.is_over:
+        # A finaliser has closed its coroutine meanwhile, and nobody is there to take the grant.
+        if waiter.hold.is_open:
+            waiter.hold.give_back()
         return True
     if blocked is None:
         end(waiter)

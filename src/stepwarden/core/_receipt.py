@@ -21,7 +21,7 @@ class Status(StrEnum):
         ESCALATED: It used up its own budget, and raised an `EscalationError`.
         DENIED: A PreStep hook refused it, and its body did not run.
         CANCELLED: It was cancelled, interrupted from the keyboard, or a generator that was closed early.
-        ABANDONED: It was still open when what is around it ended.
+        ABANDONED: It was still open when the scope around it ended.
     """
 
     COMPLETED = "completed"
@@ -108,8 +108,8 @@ class Receipt:
         calls: Its model calls, the newest 1,000.
         tools: Its tool calls, the newest 1,000.
         late: The part of `own` that came from work which outlived a step inside it.
-        warnings: What whoever reads it should know, such as a budget that was extended, or by how much the input of its
-            calls was estimated too low.
+        warnings: What a reader should know, such as a budget that was extended, or by how much the input of its calls
+            was estimated too low.
     """
 
     kind: str

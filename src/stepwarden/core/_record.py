@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._accounting import count, late_owner, measure, read_model
+from ._amount import CALL, COST, MOST_BITS, OUTPUT
 from ._charge import charge, exceeded
 from ._draw import count_in_accounts
 from ._firing import fire_thresholds
@@ -12,7 +13,7 @@ from ._meter import meter_of
 from ._money import Money, picodollars
 from ._queue import look
 from ._settings import meet_unscoped
-from ._tally import keep
+from ._tally import KEPT_RECORDS, MOST_RECORDS
 from ._watch import tell_refused
 from .errors import StepwardenError
 
@@ -28,10 +29,10 @@ def record_usage(
     reasoning_tokens: int = 0,
     estimated: bool = False,
 ) -> None:
-    """Count one call that was made, on the current scope and every scope around it, and then check the limits.
+    """Count one call that was already made, on the current scope and every scope around it, then check the limits.
 
-    The call has been made already, so a limit can be passed by it; `reserve` keeps that from happening. Held amounts
-    do not count here. Outside every scope it does nothing, but for the warning or refusal that `configure` asks for.
+    Since the call has been made, it can pass a limit; `reserve` prevents that. Held amounts do not count here. Outside
+    every scope this does nothing except for the warning or refusal that `configure` asks for.
 
     Example:
         >>> import stepwarden as sw
@@ -41,21 +42,22 @@ def record_usage(
         (500, Decimal('0.00016'))
 
     Args:
-        model: The model that was called; not empty, it becomes the step's last model.
+        model: The model that was called; unless empty, it becomes the step's last model.
         input_tokens: All input, cache reads and writes included; negative counts as 0.
         output_tokens: All output, reasoning included; negative counts as 0.
-        cost_usd: The cost; None: by the run's prices.
+        cost_usd: The cost; None: computed from the run's prices.
         cache_read_tokens: The part of the input that was read from a cache.
         cache_write_tokens: The part of the input that was written to a cache.
         reasoning_tokens: The part of the output that was reasoning.
         estimated: Whether the numbers are estimated, not reported.
 
     Raises:
-        BudgetExceededError: If a limit is passed now, for the outermost scope where one is; the usage stays counted.
+        BudgetExceededError: If a limit is passed now, naming the outermost such scope; the usage stays counted.
         UnpricedModelError: If no cost was given, the model has no price and a USD limit is in force; the usage stays
             counted, without a cost.
-        ValueError: If the cost is negative, not finite or no amount; then nothing is counted.
-        TypeError: If a count is no int, or the model no string; then nothing is counted.
+        ValueError: If the cost is negative, not finite or not an amount, or a count is 2**45 or more; then nothing is
+            counted.
+        TypeError: If a count is not an int, or the model is not a string; then nothing is counted.
         LedgerError: If the run has ended and its ledger is closed; the usage stays counted.
     """
     scope = get_leaf()
@@ -64,9 +66,12 @@ def record_usage(
         if scope is None:
             meet_unscoped("a recorded call")
             return
-    if input_tokens.__class__ is not int or input_tokens < 0:
+    if (
+        input_tokens.__class__ is not int
+        or output_tokens.__class__ is not int
+        or (input_tokens | output_tokens) >> MOST_BITS
+    ):
         input_tokens = count(input_tokens, "input_tokens")
-    if output_tokens.__class__ is not int or output_tokens < 0:
         output_tokens = count(output_tokens, "output_tokens")
     if model and model.__class__ is not str:
         model = read_model(model)
@@ -83,12 +88,15 @@ def record_usage(
         owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
         meter = scope.meter or meter_of(scope)
         owned = meter if owner is scope else owner.meter or meter_of(owner)
-        passed = charge(owned, meter, input_tokens, output_tokens, cost, 1, 0, extra)
+        passed = charge(owned, meter, input_tokens + output_tokens * OUTPUT + CALL + (cost << COST), extra)
         if model:
             owner.last_model = model
         detail = owner.detail or owner.make_detail()
         call = (model, input_tokens, output_tokens, cost, "recorded", False)
-        keep(detail.calls, call)
+        calls = detail.calls
+        calls.append(call)
+        if len(calls) > MOST_RECORDS:
+            del calls[:-KEPT_RECORDS]
         if passed is not None:
             error = exceeded(passed.scope, "record")
         if tree.waiting:

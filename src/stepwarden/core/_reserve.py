@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._accounting import at_least_0, check_timeout, has_usd_limit, read_model, unpriced
+from ._amount import MOST_BITS
 from ._charge import set_aside, timed_out
 from ._draw import account_timed_out, draw, look_first, wait_for_room
 from ._durable import secure
@@ -27,6 +28,7 @@ from .errors import RunClosedError, StepwardenError, WouldBlockError
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ._rates import Rates
     from ._scope import Scope
 
 R = TypeVar("R")
@@ -35,15 +37,15 @@ R = TypeVar("R")
 class Reservation:
     """Describe the worst case of a call; the hold is taken by ``with``, ``async with``, `acquire` or ``await``.
 
-    Made by `reserve`; it may be used again, also while a hold of it is open. A block that is left before its hold was
-    settled or released keeps the worst case: the input counts as spent, the rest as uncertain.
+    Made by `reserve`; it may be used more than once, even while one of its holds is open. A block that is left before
+    its hold was settled or released keeps the worst case: the input counts as spent, the rest as uncertain.
 
-    Take it in the task that makes the call, with a *timeout* of its own. `asyncio.wait_for` (before Python 3.12) and
-    `asyncio.to_thread` take it in a copy of the context, where the caller does not know of it: its next reservation
-    may then wait for it as long as it may at all, instead of being refused as ``would_deadlock``.
+    Take it in the task that makes the call, and use *timeout*. `asyncio.wait_for` (before Python 3.12) and
+    `asyncio.to_thread` take it in a copy of the context that the caller cannot see: its next reservation may then
+    wait for this hold until it times out, instead of being refused as ``would_deadlock``.
     """
 
-    __slots__ = ("_blocks", "_cost", "_input", "_min_output", "_model", "_output", "_timeout", "_wait")
+    __slots__ = ("_block", "_cost", "_input", "_min_output", "_model", "_others", "_output", "_timeout", "_wait")
 
     _input: int
     _output: int
@@ -52,8 +54,9 @@ class Reservation:
     _model: str | None
     _wait: bool
     _timeout: float | None
-    # The holds of its blocks that were not left yet.
-    _blocks: list[Hold]
+    # The holds of its blocks that were not left yet: mostly there is one at a time.
+    _block: Hold | None
+    _others: list[Hold] | None
 
     def acquire(self) -> Hold:
         """Take the hold, waiting for other calls' holds where it must.
@@ -71,13 +74,7 @@ class Reservation:
             LedgerError: If the ledger cannot record the hold; then it is given back.
         """
         hold = self._obtain()
-        run = None if hold.scope is None else hold.scope.run
-        if run is not None and run.is_accounted:
-            run_sync(self._draw(hold), blocks=True)
-        elif hold.state is PENDING:
-            self.contend_in_thread(hold)
-        if run is not None and run.journal is not None:
-            run_sync(secure(hold, run.journal), blocks=True)
+        self._finish_in_thread(hold)
         return _in_context(hold)
 
     def __await__(self) -> Generator[Any, None, Hold]:
@@ -97,14 +94,14 @@ class Reservation:
 
     def __enter__(self) -> Hold:
         hold = self._obtain()
-        run = None if hold.scope is None else hold.scope.run
-        if run is not None and run.is_accounted:
-            run_sync(self._draw(hold), blocks=True)
-        elif hold.state is PENDING:
-            self.contend_in_thread(hold)
-        if run is not None and run.journal is not None:
-            run_sync(secure(hold, run.journal), blocks=True)
-        self._blocks.append(hold)
+        scope = hold.scope
+        if scope is not None and (hold.state is PENDING or scope.run.is_accounted or scope.run.journal is not None):
+            self._finish_in_thread(hold)
+        # Nothing is called in between, so that another thread that enters the same one is not forgotten.
+        if self._block is None:
+            self._block = hold
+        else:
+            self._others = [*(self._others or ()), hold]
         previous = get_hold()
         while previous is not None and previous.state is not OPEN:
             previous = previous.previous
@@ -114,18 +111,21 @@ class Reservation:
 
     async def __aenter__(self) -> Hold:
         hold = await self._acquire_in_task()
-        self._blocks.append(hold)
+        if self._block is None:
+            self._block = hold
+        else:
+            self._others = [*(self._others or ()), hold]
         return hold
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        blocks = self._blocks
-        if len(blocks) != 1 or blocks[0].state is OPEN:
+        hold = self._block
+        if hold is None or hold.state is OPEN or self._others is not None:
             self._leave()
         else:
             # The common case: the only block, and its hold is over. Its context keeps it until it takes the next.
-            blocks.clear()
+            self._block = None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -134,55 +134,64 @@ class Reservation:
 
     def _leave(self) -> None:
         """Leave the innermost block of this context; one that was entered elsewhere only if it is the only one."""
-        blocks = self._blocks
-        hold = get_hold()
-        while hold is not None and hold not in blocks:
-            hold = hold.previous
-        if hold is None:
-            if len(blocks) != 1:
-                return
-            hold = blocks[0]
-        blocks.remove(hold)
+        blocks: list[Hold] = [block for block in (self._block, *(self._others or ())) if block is not None]
+        found = get_hold()
+        while found is not None and found not in blocks:
+            found = found.previous
+        if found is None and len(blocks) != 1:
+            return
+        hold = found or blocks[0]
+        if hold is self._block:
+            self._block = None
+        else:
+            assert self._others is not None
+            self._others.remove(hold)
         if hold.state is OPEN:
             hold.leave()
         if get_hold() is hold:
             set_hold(hold.previous)
 
-    def _describe(self) -> Hold:
-        fixed = self._cost
-        model = self._model
-        scope = get_leaf()
+    def _place(self) -> tuple[Scope | None, str | None, Rates | None]:
+        """Find where the hold is to be taken, for which model, and what that charges."""
+        model, scope = self._model, get_leaf()
         if scope is None or scope.status is not None:
             scope = resolve(scope)
             if scope is None:
                 meet_unscoped("a reserved call")
-                hold = Hold().describe(None, self._input, self._output, self._min_output, fixed, model, None)
-                hold.cost, hold.state = fixed or 0, OPEN
-                return hold
+                return None, model, None
             if scope.status is not None and scope.run.status is not None:
                 raise RunClosedError(f"run `{scope.run.name}` has ended, and no call can be reserved under it")
         rates = None
-        if fixed is None:
+        if self._cost is None:
             model = model or default_model()
             rates = scope.run.rates(model)
             if rates is None and (model or self._input or self._output) and has_usd_limit(scope):
                 error = unpriced(scope, model)
                 tell_refused(scope, error)
                 raise error
-        return Hold().describe(scope, self._input, self._output, self._min_output, fixed, model, rates)
+        return scope, model, rates
 
     def _obtain(self) -> Hold:
         """Take the hold if everything fits and nobody waits, which is the common case; else leave it pending."""
         scope = get_leaf()
         cost = self._cost
+        model, rates = self._model, None
         if cost is None or scope is None or scope.status is not None:
-            hold = self._describe()
-            scope = hold.scope
-            if scope is None:
-                return hold
-            cost = hold.cost_of(hold.output_tokens)
-        else:
-            hold = Hold().describe(scope, self._input, self._output, self._min_output, cost, self._model, None)
+            scope, model, rates = self._place()
+        hold = Hold()
+        hold.scope = hold.keeper = scope
+        hold.input_tokens = self._input
+        hold.output_tokens = hold.asked_output = self._output
+        hold.min_output = self._min_output
+        hold.fixed_cost = cost
+        hold.model = model
+        hold.rates = rates
+        hold.state = PENDING
+        if cost is None:
+            cost = hold.cost_of(self._output)
+        if scope is None:
+            hold.cost, hold.state = cost, OPEN
+            return hold
         tree = scope.tree
         with tree.lock:
             if not tree.waiting:
@@ -193,6 +202,16 @@ class Reservation:
                 if set_aside(scope.meter or meter_of(scope), hold, self._output, cost) is not None:
                     hold.let_go()
         return hold
+
+    def _finish_in_thread(self, hold: Hold) -> None:
+        """Do what is left to do until the hold may be used: wait for room, for accounts and for the ledger."""
+        run = None if hold.scope is None else hold.scope.run
+        if run is not None and run.is_accounted:
+            run_sync(self._draw(hold), blocks=True)
+        elif hold.state is PENDING:
+            self.contend_in_thread(hold)
+        if run is not None and run.journal is not None:
+            run_sync(secure(hold, run.journal), blocks=True)
 
     def _contend(self, hold: Hold, arm: Callable[[Waiter], None], wait: Callable[[Waiter], R]) -> R | None:
         """Get the hold among those who want room, waiting for it where that is needed and allowed."""
@@ -338,13 +357,13 @@ def reserve(
     wait: bool = True,
     timeout: float | None = None,
 ) -> Reservation:
-    """Describe the worst case of a call, to be held on every scope around before the call is made.
+    """Describe the worst case of a call, to be held on every scope around it before the call is made.
 
     Args:
         input_tokens: The input that the call will have, at least 0.
         output_tokens: The most output that it may have; lowered to what can ever fit.
-        min_output_tokens: The least output that is of use; with less room, it is refused.
-        cost_usd: The cost, if it is fixed; None: by the run's prices, with the granted output.
+        min_output_tokens: The least output that is useful; with less room, the call is refused.
+        cost_usd: The cost, if it is fixed; None: computed from the run's prices and the granted output.
         model: The model, for its price; None: the default model in force.
         wait: Whether to wait for other calls' holds; if not, `ReserveTimeoutError` at once.
         timeout: The longest to wait, in seconds; never longer than `max_seconds` of a scope around or `max_wait`.
@@ -353,16 +372,19 @@ def reserve(
         The reservation, to be used as ``with``, ``async with``, ``.acquire()`` or ``await``.
 
     Raises:
-        TypeError: If a number is of another type, or the model no string.
-        ValueError: If a number is negative, or not finite.
+        TypeError: If a number is of another type, or the model is not a string.
+        ValueError: If a number is negative, not finite, or of tokens and 2**45 or more.
     """
-    if input_tokens.__class__ is not int or input_tokens < 0:
+    if (
+        input_tokens.__class__ is not int
+        or output_tokens.__class__ is not int
+        or (input_tokens | output_tokens) >> MOST_BITS
+    ):
         input_tokens = at_least_0(input_tokens, "input_tokens")
-    if output_tokens.__class__ is not int or output_tokens < 0:
         output_tokens = at_least_0(output_tokens, "output_tokens")
     if min_output_tokens.__class__ is not int or min_output_tokens != 1:
         min_output_tokens = at_least_0(min_output_tokens, "min_output_tokens")
-    if timeout is not None:
+    if timeout is not None and (timeout.__class__ is not float or not timeout >= 0):
         check_timeout(timeout)
     if model is not None and model.__class__ is not str:
         model = read_model(model)
@@ -374,5 +396,5 @@ def reserve(
     made._model = model
     made._wait = wait
     made._timeout = timeout
-    made._blocks = []
+    made._block = made._others = None
     return made

@@ -26,7 +26,7 @@ from ._receipt import Receipt, ReceiptError, Status
 from ._scope import Scope
 from ._settings import PriceTable, parse_ledger, parse_prices, rates_in, settings
 from ._tree import Tree, current_flow, entered
-from ._watch import Watched, Watcher, close_scope, watch
+from ._watch import Recorded, Watched, Watcher, close_scope, watch
 from .errors import DefinitionError, ForkedRunError, RunClosedError
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 
 class Run(Scope):
-    """Be the root of one execution, as ``with Run() as run`` or ``async with``; inside another run, its child.
+    """Open the root scope of one execution, as ``with Run() as run`` or ``async with``; inside another run, its child.
 
-    A child is charged upward and its policy only narrows; hooks and prices that it does not bring are its parent's.
-    A step or persona that is called outside every run opens one for itself alone.
+    A child is charged upward and its policy only narrows; it uses its parent's hooks and prices unless it has its own.
+    A step or persona that is called outside every run opens a run of its own.
 
     Example:
         >>> import stepwarden as sw
@@ -51,19 +51,19 @@ class Run(Scope):
 
     Args:
         budget: The limits of everything under it, or None.
-        policy: What everything under it may do; None for everything.
-        hooks: Hooks of its own, which replace the process's.
+        policy: What everything under it may do; None for no restriction.
+        hooks: Its own hooks, in place of the process's.
         prices: USD per million tokens for each model, ``{"model": {"input": 1, "output": 2}}``; a model that is
-            not in it has the price of the run around, of `configure`, or of the built-in list.
+            not listed has the price of the run around, of `configure`, or of the built-in list.
         default_max_output_tokens: The output assumed for a call that names no limit, in tokens; 1,024 by default.
         max_receipts: How many receipts it keeps; older ones are dropped and counted.
-        name: What messages call it.
-        accounts: Budgets that outlive it, and that every run with an account of that name in the same ledger shares.
+        name: Its name in messages.
+        accounts: Budgets that outlive it, shared by every run that names the same account in the same ledger.
         tenant: On whose behalf it runs: the account ``tenant:NAME`` is charged, and its records name it.
-        ledger: Where what it leaves is kept, besides the newest receipts in memory; None for that of the run around,
-            or of `configure`.
-        sign: The file of a private key that the end of its records is signed with, for a ledger that keeps records;
-            None for that of the run around, in the same ledger.
+        ledger: Where its records are kept, besides the newest receipts in memory; None for the ledger of the run
+            around, or of `configure`.
+        sign: The private key file to sign its records with, for a ledger that keeps records; None for that of the run
+            around, in the same ledger.
 
     Raises:
         DefinitionError: If an argument cannot be right.
@@ -138,7 +138,7 @@ class Run(Scope):
             self.sign = parent.run.sign
         # Whether anything in it, or around it, has an account.
         self.is_accounted: bool = bool(plan.accounts) or (parent is not None and parent.run.is_accounted)
-        self.audience: Hooks | type[Watched] = self.hooks
+        self.audience: Hooks | Recorded | type[Watched] = self.hooks
         self.watchers: tuple[Watcher, ...] = ()
 
     def _ledger_around(self, parent: Scope | None) -> Ledger:
@@ -150,7 +150,7 @@ class Run(Scope):
     def _open_journal(self) -> None:
         self.journal = self.ledger.open(self)
         if self.journal is not None:
-            self.audience = Watched
+            self.audience = Recorded(self.hooks)
             self.keep = keep_in_both(self.memory.keep, self.journal.closed)
 
     @property

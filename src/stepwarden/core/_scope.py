@@ -28,7 +28,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Scope:
-    """Be one activation of a run, persona or step, open or closed; what users read of it stays readable.
+    """Represent one activation of a run, persona or step; once closed, its numbers stay readable.
 
     Attributes:
         parent: The scope around it, or None.
@@ -121,10 +121,9 @@ class Scope:
 
     @property
     def own(self) -> Usage:
-        """What it spent itself; frozen once it has closed."""
+        """What it spent itself; nothing is added once it has closed, since what is late is another's own."""
         with self.tree.reading:
-            frozen = None if self.detail is None else self.detail.frozen
-            return self._usage("own") if frozen is None else frozen.own
+            return self._usage("own")
 
     @property
     def total(self) -> Usage:
@@ -143,8 +142,8 @@ class Scope:
                 return Usage()
             return Usage(
                 input_tokens=meter.aside("max_input_tokens"),
-                output_tokens=meter.aside_output - extra.uncertain_output,
-                cost_usd=dollars(meter.aside_cost - extra.uncertain_cost),
+                output_tokens=meter.aside("max_output_tokens") - extra.uncertain_output,
+                cost_usd=dollars(meter.aside("max_usd") - extra.uncertain_cost),
                 calls=meter.aside("max_calls"),
             )
 
@@ -157,7 +156,7 @@ class Scope:
 
     @property
     def remaining(self) -> Budget:
-        """What is left over the whole chain, as limit - spent - uncertain - held, never below 0."""
+        """What the whole chain leaves: limit - spent - uncertain - held, never below 0."""
         left: dict[str, int] = {}
         with self.tree.reading:
             scope: Scope | None = self
@@ -187,14 +186,14 @@ class Scope:
         if limits is None or self.meter is None:
             return NO_USAGE
         spent = self.total
-        over = {limit: max(0, self.spent(limit) - value) for limit, value in limits.items() if value is not None}
-        output = min(max(over.get("max_output_tokens", 0), over.get("max_tokens", 0)), spent.output_tokens)
+        over = {limit: 0 if value is None else max(0, self.spent(limit) - value) for limit, value in limits.items()}
+        output = min(max(over["max_output_tokens"], over["max_tokens"]), spent.output_tokens)
         return Usage(
-            input_tokens=max(over.get("max_input_tokens", 0), over.get("max_tokens", 0) - output),
+            input_tokens=max(over["max_input_tokens"], over["max_tokens"] - output),
             output_tokens=output,
-            cost_usd=dollars(over.get("max_usd", 0)),
-            calls=over.get("max_calls", 0),
-            tool_calls=over.get("max_tool_calls", 0),
+            cost_usd=dollars(over["max_usd"]),
+            calls=over["max_calls"],
+            tool_calls=over["max_tool_calls"],  # only where a signal handler raised while one was refused
         )
 
     @property
@@ -243,18 +242,18 @@ class Scope:
             BudgetExceededError: For the outermost scope with a limit that is passed.
         """
         with self.tree.lock:
-            passed = charge(None, meter_of(self), 0, 0, 0, 0)
+            passed = charge(None, meter_of(self), 0)
             if passed is not None:
                 raise exceeded(passed.scope, "record")
 
     def extend(self, budget: Budget) -> None:
-        """Raise the limits of this live scope: an explicit act of the host, recorded on the receipt.
+        """Raise the limits of this open scope; the receipt records it.
 
         Args:
             budget: The new limits; a field that is None stays as it is.
 
         Raises:
-            TypeError: If it is no `Budget`.
+            TypeError: If it is not a `Budget`.
             ValueError: If a limit is lower than the one in force, or none is in force; then nothing changes.
             RunClosedError: If the scope has ended.
         """

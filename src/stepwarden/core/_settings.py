@@ -98,18 +98,18 @@ def configure(
     max_wait: float = _KEEP,
     clock: Clock = _KEEP,
 ) -> None:
-    """Change what holds for the whole process; what is not given stays.
+    """Change settings of the whole process; what is not given stays as it is.
 
     Args:
-        ledger: Where runs that bring no ledger keep what they leave; in memory, only those that were opened
-            implicitly.
+        ledger: Where runs without a ledger of their own keep their records; a MemoryLedger serves only runs that are
+            opened implicitly.
         prices: USD per million tokens for each model; they come before the built-in list.
         unscoped_calls: ``"warn"``, ``"refuse"`` or ``"pass"`` a call, record or tool outside every scope.
         max_wait: The longest that a reservation waits, in seconds.
-        clock: Where runs that are opened from now on take the time from.
+        clock: The clock for runs that are opened from now on.
 
     Raises:
-        DefinitionError: If a value cannot be right; then nothing changes.
+        DefinitionError: If a value is invalid; then nothing changes.
     """
     if ledger is not _KEEP:
         parse_ledger(ledger, "ledger")

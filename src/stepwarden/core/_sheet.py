@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ._account import WINDOWS, Account, AccountState, WindowState, start_of, time_of
 from ._budget import Budget, Usage
 from ._money import dollars
 
-if TYPE_CHECKING:
-    from ._charge import Amounts
-
+Amounts = tuple[int, int, int, int]
+"""Input tokens, output tokens, picodollars and calls."""
 NOTHING: Amounts = (0, 0, 0, 0)
 
 
@@ -63,6 +62,9 @@ class Pages(Protocol):
 
     def forget(self, entry: Booking) -> None:
         """Forget it: it is over."""
+
+    def note_uncertain(self, entry: Booking) -> None:
+        """Keep what is uncertain of a hold that is over, or forget it where nothing is any more."""
 
 
 class Booking:
@@ -140,6 +142,11 @@ def move(pages: Pages, entry: Booking, held: Amounts, spent: Amounts, uncertain:
             sheet.uncertain = _instead(sheet.uncertain, entry.uncertain, uncertain)
             pages.keep_sheet(name, window, start, sheet)
     entry.put_back((held, spent, uncertain))
+
+
+def added(one: Amounts, other: Amounts) -> Amounts:
+    """Return the sum of two amounts."""
+    return _instead(one, NOTHING, other)
 
 
 def _instead(total: Amounts, old: Amounts, new: Amounts) -> Amounts:

@@ -8,11 +8,12 @@ from contextvars import Token, copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from ._activation import abort, close_early, conclude, ensure_left, enter, finish, scope_class
+from ._activation import abort, close_early, conclude, ensure_left, enter, finish, is_innermost, scope_class
+from ._callable import Kind, decorated, first_resumption, kind_of, refuse_coroutine
 from ._collector import is_collecting
 from ._deadline import within_deadline
+from ._durable import until_durable
 from ._firing import run_async, run_sync
-from ._kind import Kind, decorated, first_resumption, kind_of, refuse_coroutine
 from ._kinds import HookScope
 from ._leaf import get_leaf, resolve, restore, set_leaf
 from ._tree import current_flow
@@ -68,8 +69,13 @@ def _function_shell(function: Function, plan: Plan) -> Function:
                 if raised is error:
                     raise
                 raise raised  # noqa: B904 - its cause is set
-            if scope.run.audience.is_heard:
-                return run_sync(conclude(scope, result, args, kwargs))
+            audience = scope.run.audience
+            if audience.hears_ends:
+                if audience.is_heard or not is_innermost(scope):
+                    return run_sync(conclude(scope, result, args, kwargs))
+                finish(scope)
+                run_sync(until_durable(scope, None))
+                return result
             finish(scope)
         except BaseException as error:
             ensure_left(scope, error)
@@ -103,8 +109,14 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
                 if raised is error:
                     raise
                 raise raised  # noqa: B904 - its cause is set
-            if scope.run.audience.is_heard:
-                return await run_async(conclude(scope, result, args, kwargs))
+            audience = scope.run.audience
+            if audience.hears_ends:
+                if audience.is_heard or not is_innermost(scope):
+                    return await run_async(conclude(scope, result, args, kwargs))
+                finish(scope)
+                if scope.run.journal is not None and not scope.tree.is_forked:
+                    await scope.run.journal.ticket()
+                return result
             finish(scope)
         except BaseException as error:
             ensure_left(scope, error)

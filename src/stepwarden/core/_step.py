@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
-from ._block import Block
 from ._boundary import ErrorBoundary
-from ._budget import Budget, parse_name
+from ._budget import Budget
+from ._callable import check_decorated
+from ._declare import decorated_or_block, function_and_name, registered
 from ._definition import StepDefinition, step_definition
-from ._kind import check_decorated, undecorated
 from ._kinds import StepScope
-from ._plan import Plan
 from ._policy import SideEffectLike
-from ._shells import wrap
-from .errors import DefinitionError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,7 +26,7 @@ F_co = TypeVar("F_co", covariant=True)
 
 
 class StepBlock(Protocol):
-    """Be what `step` returns: a decorator that keeps the type of what it wraps, and a block."""
+    """Type what `step` returns: a decorator that keeps the type of what it wraps, and a block."""
 
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
     def __enter__(self) -> StepScope: ...
@@ -44,7 +40,7 @@ class StepBlock(Protocol):
 
 
 class ContinuingStepBlock(Protocol[F_co]):
-    """Be what `step` returns with ``continue``: what it wraps may return the fallback, and its block may swallow."""
+    """Type what `step` returns with ``continue``: what it wraps may return the fallback, and its block may swallow."""
 
     @overload
     def __call__(
@@ -116,11 +112,11 @@ def step(
     side_effect_level: SideEffectLike | None = None,
     default_max_output_tokens: int | None = None,
 ) -> Any:
-    """Make a function a step: each call of it runs inside a contract of its own and leaves a receipt.
+    """Make a function a step: each call runs inside its own contract and leaves a receipt.
 
-    Decorate bare, ``@step``, or with arguments; functions, coroutine functions, generators, async generators and
-    methods, below ``@classmethod`` and ``@staticmethod``. Decorating again replaces. A block of code is a step with
-    ``with step("name") as scope`` or ``async with``.
+    Decorate bare, ``@step``, or with arguments: functions, coroutine functions, generators, async generators and
+    methods, below ``@classmethod`` and ``@staticmethod``. Decorating again replaces the first declaration. A block
+    of code becomes a step with ``with step("name") as scope`` or ``async with``.
 
     Example:
         >>> import stepwarden as sw
@@ -142,10 +138,10 @@ def step(
         error_boundary: What it does when its own budget is exhausted: ``"fail"`` raises `BudgetExceededError`,
             ``"continue"`` returns *fallback*, ``"escalate"`` raises `EscalationError`.
         fallback: What ``continue`` returns.
-        tools: The tools that it may call, as names and ``prefix*`` patterns; None for no ceiling of its own, an empty
-            list for no tools.
+        tools: The tools that it may call, as names and ``prefix*`` patterns; None adds no ceiling, an empty list allows
+            no tools.
         side_effect_level: The highest side effect that its tools may have, a `SideEffect` or its name in lower
-            case; None for no ceiling of its own.
+            case; None adds no ceiling.
         default_max_output_tokens: The output assumed for a call that names no limit, in tokens.
 
     Returns:
@@ -154,12 +150,7 @@ def step(
     Raises:
         DefinitionError: If an argument cannot be right, or the function cannot be decorated.
     """
-    if isinstance(function, str):
-        if name is not None:
-            raise DefinitionError(f"step.name is given twice: {function!r} and {name!r}")
-        name, function = function, None
-    if name is not None:
-        parse_name(name, "step.name")
+    function, name = function_and_name(function, name, "step")
 
     def declare(function_name: str) -> StepDefinition:
         return StepDefinition(
@@ -174,15 +165,7 @@ def step(
             default_max_output_tokens=default_max_output_tokens,
         )
 
-    def decorate(target: Any) -> Any:
-        check_decorated(target, "step", named=name is not None)
-        called: Any = getattr(target, "__name__", name)
-        return wrap(undecorated(target, StepDefinition), Plan(declare(called)))
-
-    if function is not None:
-        return decorate(function)
-    declare("step")  # a wrong argument is reported where it is declared, not when the block is entered
-    return Block[StepScope](declare, decorate, "step", name)
+    return decorated_or_block(function, name, "step", declare)
 
 
 def register_step(function: Callable[P, R], definition: StepDefinition) -> Callable[P, R]:
@@ -198,11 +181,7 @@ def register_step(function: Callable[P, R], definition: StepDefinition) -> Calla
     Raises:
         DefinitionError: If the function cannot be decorated, or the definition is none.
     """
-    if not isinstance(definition, StepDefinition):
-        raise DefinitionError(f"definition must be a StepDefinition, not {definition!r}")
-    check_decorated(function, "step", named=True)
-    named = replace(definition, function=getattr(function, "__name__", definition.name))
-    return cast("Callable[P, R]", wrap(undecorated(function, StepDefinition), Plan(named)))
+    return cast("Callable[P, R]", registered(function, definition, StepDefinition, "step"))
 
 
 def step_from_dict(function: Callable[P, R], mapping: Mapping[str, Any]) -> Callable[P, R]:

@@ -12,7 +12,7 @@ from ._money import dollars
 from ._receipt import Receipt, ReceiptError, ToolRecord
 
 KEPT_RECORDS = 1_000
-_DROPPED_ABOVE = 2 * KEPT_RECORDS  # many at once, since that moves all that stay
+MOST_RECORDS = 2 * KEPT_RECORDS  # many at once, since that moves all that stay
 T = TypeVar("T")
 CallEntry = tuple[str | None, int, int, int, str, bool]
 
@@ -103,6 +103,7 @@ class Detail:
     warnings: tuple[str, ...] = ()
     clamped = handed_over = 0
     deadline: AbstractAsyncContextManager[object] | None = None
+    partial: str | None = None
     reschedule: Callable[[], None] | None = None
     error: ReceiptError | None = None
     missed = (0, 0, 0)
@@ -127,7 +128,7 @@ class Detail:
 def keep(records: list[T], record: T) -> None:
     """Keep a record, one of the newest."""
     records.append(record)
-    if len(records) > _DROPPED_ABOVE:
+    if len(records) > MOST_RECORDS:
         del records[:-KEPT_RECORDS]
 
 

@@ -10,11 +10,12 @@ from types import CoroutineType
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from ._accounting import late_owner
-from ._budget import parse_name
+from ._amount import TOOL
+from ._callable import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated
 from ._charge import budget_error, charge, exceeded_limit
+from ._declare import function_and_name
 from ._firing import event_of, fire_thresholds, hooks_for, observe_now
 from ._hooks import armed
-from ._kind import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated
 from ._leaf import get_leaf, resolve
 from ._meter import meter_of
 from ._policy import SideEffect, SideEffectLike, parse_side_effect
@@ -24,7 +25,7 @@ from ._scope import Scope
 from ._settings import meet_unscoped
 from ._tally import Tally, keep
 from ._watch import tell_refused
-from .errors import BudgetExceededError, DefinitionError, RunClosedError, ToolDeniedError
+from .errors import BudgetExceededError, RunClosedError, ToolDeniedError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,7 +57,7 @@ def tool(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
 def tool(name: str | None = None, *, side_effect: SideEffectLike = SideEffect.NETWORK) -> ToolDecorator: ...
 def tool(function: Any = None, /, *, name: str | None = None, side_effect: SideEffectLike = SideEffect.NETWORK) -> Any:
-    """Make a function a tool: the policy in force is asked, and the call counted, before its body runs.
+    """Make a function a tool: before its body runs, the policy in force is asked and the call is counted.
 
     Example:
         >>> import stepwarden as sw
@@ -81,12 +82,7 @@ def tool(function: Any = None, /, *, name: str | None = None, side_effect: SideE
     Raises:
         DefinitionError: If an argument cannot be right, or the function cannot be decorated.
     """
-    if isinstance(function, str):
-        if name is not None:
-            raise DefinitionError(f"tool.name is given twice: {function!r} and {name!r}")
-        name, function = function, None
-    if name is not None:
-        parse_name(name, "tool.name")
+    function, name = function_and_name(function, name, "tool")
     level = parse_side_effect(side_effect, "tool.side_effect")
 
     def decorate(target: Any) -> Any:
@@ -196,10 +192,10 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
     with scope.tree.lock:
         owner = scope if scope.status is None else late_owner(scope, 0, 0, 0, 0, 1)
         # Counted first and checked then: a finaliser between the two cannot let one more through.
-        charge(meter_of(owner), meter_of(scope), 0, 0, 0, 0, 1)
+        charge(meter_of(owner), meter_of(scope), TOOL)
         full = _full(scope)
         if full is not None:
-            charge(owner.meter, scope.meter, 0, 0, 0, 0, -1)
+            charge(owner.meter, scope.meter, -TOOL)
             if owner is not scope:
                 owner.make_detail().made("late", Tally).add(0, 0, 0, 0, -1)
             refused = _refusal(*full)

@@ -76,7 +76,7 @@ def longest_wait(timeout: float | None, scope: Scope | None, waited: float) -> t
     hurried: Scope | None = None
     while scope is not None:
         if scope.limits is not None and scope.limits.nanoseconds is not None:
-            left = max(0.0, (scope.limits.nanoseconds - scope.spent("max_seconds")) / 1e9)
+            left = max(0.0, (scope.limits.nanoseconds - scope.spent("max_seconds")) / 1_000_000_000)
             if left <= longest:
                 longest, hurried = left, scope
         scope = scope.parent

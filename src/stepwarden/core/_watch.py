@@ -8,6 +8,7 @@ from ._settings import settings
 from .errors import StepwardenError
 
 if TYPE_CHECKING:
+    from ._hooks import Hooks
     from ._queue import Waiter
     from ._receipt import ReceiptError, Status
     from ._run import Run
@@ -48,6 +49,26 @@ class Watched:
     """Stand where a run's hooks would be asked whether they hear anything."""
 
     is_heard = True
+    hears_ends = True
+
+
+class Recorded:
+    """Stand there for a run whose ledger is waited for: its activations are left once they are durable.
+
+    Args:
+        hooks: The run's hooks, which may hear nothing.
+    """
+
+    __slots__ = ("_hooks",)
+    hears_ends = True
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether a hook hears of activations, so that they take the long way."""
+        return self._hooks.is_heard
 
 
 def watch(run: Run) -> None:

@@ -38,7 +38,7 @@ def _rebuild(cls: type[StepwardenError], args: tuple[Any, ...]) -> StepwardenErr
 
 
 class StepwardenError(Exception):
-    """Be the root of every error that stepwarden raises."""
+    """Stand at the root of every error that stepwarden raises."""
 
     def __reduce__(self) -> tuple[Callable[..., StepwardenError], tuple[Any, ...], dict[str, Any]]:
         # The default calls the class with `args` alone, and so loses keyword-only attributes.
@@ -46,7 +46,7 @@ class StepwardenError(Exception):
 
 
 class DefinitionError(StepwardenError, ValueError):
-    """Report a declaration that cannot be right, raised where it is declared."""
+    """Report an invalid declaration, where it is declared."""
 
 
 class BudgetExceededError(StepwardenError, RuntimeError):
@@ -63,9 +63,9 @@ class BudgetExceededError(StepwardenError, RuntimeError):
         requested: For a refusal, the least that would have been accepted; else None.
         held: What other calls hold, in the same unit.
         uncertain: What is set aside for calls whose cost never became known, in the same unit.
-        reason: ``"no_room"`` if it was refused before it was made, ``"exceeded"`` if it has passed the limit,
-            ``"deadline"`` if the time is over, ``"would_deadlock"`` if it would have waited for others while its own
-            context has a hold open.
+        reason: ``"no_room"`` if the call was refused before it was made, ``"exceeded"`` if it passed the limit,
+            ``"deadline"`` if the time is over, ``"would_deadlock"`` if it would have had to wait while its own context
+            has a hold open.
         phase: What met the limit: ``"reserve"``, ``"settle"``, ``"record"``, ``"tool"`` or ``"deadline"``.
         usage: What the scope had spent in all.
         error_boundary: What the scope declared to do about it.
@@ -110,7 +110,7 @@ class BudgetExceededError(StepwardenError, RuntimeError):
         self.partial = partial
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the error as a JSON-ready dict, for a log or for whoever decides what happens now.
+        """Return the error as a JSON-ready dict, for a log, or for the code that decides what to do.
 
         Returns:
             A dict with *category*, *kind*, *reason*, *step* (the scope's name), *function*, *limit*, *limit_value*,
@@ -133,12 +133,12 @@ class BudgetExceededError(StepwardenError, RuntimeError):
 
 
 class EscalationError(StepwardenError, RuntimeError):
-    """Hand a step's exhaustion to whoever stands above the persona; no `continue` absorbs it.
+    """Report a step's exhaustion to the code above the persona; no `continue` absorbs it.
 
     Args:
         step: The name of the step that escalated.
         function: ``__name__`` of its function; for a block, its name.
-        error: The `BudgetExceededError` that the step met.
+        error: The `BudgetExceededError` that the step ran into.
     """
 
     def __init__(self, message: str, *, step: str, function: str, error: BudgetExceededError) -> None:
@@ -153,7 +153,7 @@ class EscalationError(StepwardenError, RuntimeError):
 
 
 class ReserveTimeoutError(StepwardenError, TimeoutError):
-    """Report that a reservation waited for other calls' holds for as long as it may.
+    """Report that a reservation waited as long as it may for other calls' holds.
 
     Args:
         waited: Seconds that it waited.
@@ -211,11 +211,11 @@ class ToolDeniedError(PolicyViolationError):
 
 
 class AccountPausedError(PolicyViolationError):
-    """Report a call that was refused since an account around it is paused.
+    """Report a call that was refused because an account that it would be charged to is paused.
 
     Args:
         account: The account's name.
-        reason: Why it was paused, as whoever paused it said; may be empty.
+        reason: Why it was paused, as given when it was; may be empty.
     """
 
     def __init__(self, message: str, *, account: str, reason: str) -> None:
@@ -241,7 +241,7 @@ class HookDeniedError(StepwardenError):
 
 
 class UnpricedModelError(StepwardenError, LookupError):
-    """Report a call that a USD limit cannot bound, since its model has no price.
+    """Report a call that a USD limit cannot bound, because its model has no price.
 
     Args:
         model: The model's name, or None where none was named.
@@ -253,7 +253,7 @@ class UnpricedModelError(StepwardenError, LookupError):
 
 
 class ManifestError(StepwardenError, ValueError):
-    """Report a manifest that cannot be right.
+    """Report an invalid manifest.
 
     Args:
         problems: Every problem, each with the path of its field.
@@ -265,7 +265,7 @@ class ManifestError(StepwardenError, ValueError):
 
 
 class LedgerError(StepwardenError):
-    """Report that a ledger cannot keep or give back its records."""
+    """Report that a ledger cannot write or read its records."""
 
 
 class UnscopedCallWarning(RuntimeWarning):

@@ -29,7 +29,7 @@ _WITH_ERROR = (Status.FAILED, Status.SKIPPED, Status.ESCALATED, Status.DENIED)
 
 
 class StepHost:
-    """Be the interface for a host with call frames of its own, over the same scopes as the decorators.
+    """Open and close scopes for a host with its own call frames, over the same scopes as the decorators.
 
     What is pushed is in force like any other scope: `record_usage`, `reserve`, tools and policies find it. The host
     calls no hook but those of thresholds; it asks `matching_hooks` and calls them itself. A frame's depth is the number

@@ -37,14 +37,8 @@ class WorstCase:
     is_stated: bool = False
 
 
-_stated: ContextVar[int | None] = ContextVar("stepwarden_stated", default=None)
-"""The input of the call that is being made, where the user said how it is estimated."""
-
-
-def state(worst: WorstCase) -> None:
-    """Say to a call inside this one what the user wants its input to be estimated at."""
-    if worst.is_stated or _stated.get() is not None:
-        _stated.set(worst.input_tokens if worst.is_stated else None)
+stated: ContextVar[int | None] = ContextVar("stepwarden_stated", default=None)
+"""The input of the call that is being made, where the user said how it is estimated: for a call inside that one."""
 
 
 def taken_over(wanted: WorstCase) -> Hold | None:
@@ -68,9 +62,9 @@ def taken_over(wanted: WorstCase) -> Hold | None:
         hold = offer.pop()
     except IndexError:  # another call was first
         return None
-    stated = None if wanted.is_stated else _stated.get()
-    if stated is not None:
-        wanted = replace(wanted, input_tokens=stated)
+    outer_input = None if wanted.is_stated else stated.get()
+    if outer_input is not None:
+        wanted = replace(wanted, input_tokens=outer_input)
     outer, scope = hold.scope, resolve(get_leaf())
     if outer is None and scope is None:
         hold.input_tokens, hold.output_tokens = wanted.input_tokens, wanted.output_tokens
@@ -92,7 +86,7 @@ def _changed(hold: Hold, outer: Scope, scope: Scope, wanted: WorstCase) -> bool:
         if hold.state is not OPEN:
             return False
         asked, granted, is_clamped = hold.asked_output, hold.output_tokens, hold.is_clamped
-        turn(hold, PENDING, None, freed=(hold.input_tokens, granted, hold.cost, 1))
+        turn(hold, PENDING, None, freed=hold.amount)
         hold.let_go()
         hold.scope = hold.keeper = scope
         hold.model, hold.rates = model, rates

@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from ._estimate import Asked, tokens_in
 from ._events import EventReader
+from ._fast_json import parsed
 from ._input import CHAT, Conversation, Prompts
-from ._json import count, encoded, least_limit, model_of, size_of, text_of, times, with_model
+from ._json import NO_LIMIT, count, encoded, least_limit, model_of, size_of, text_of, times, with_model
 from ._other import OtherTokens
 from ._seam import Reported
 
 PREFIX = "openai:"
 _ASSUMED_BY_THE_API = 16
 """The output of a legacy completion that names no limit."""
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _InputDetails(msgspec.Struct, gc=False):
+    cached_tokens: _Count | None = None
+    cache_write_tokens: _Count | None = None
+    audio_tokens: _Count | None = None
+    image_tokens: _Count | None = None
+
+
+class _OutputDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: _Count | None = None
+    audio_tokens: _Count | None = None
+
+
+class _Counts(msgspec.Struct, gc=False):
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+
+
+class _Completion(msgspec.Struct, gc=False):
+    """Be a whole reply that says what it used, as nearly every one does; nothing else of it is looked at."""
+
+    choices: list[msgspec.Raw]
+    usage: _Counts
+    model: str | None = None
+
+
+_completion = msgspec.json.Decoder(_Completion).decode
+_NO_INPUT_DETAILS, _NO_OUTPUT_DETAILS = _InputDetails(), _OutputDetails()
 
 
 class ChatCall:
@@ -28,8 +63,13 @@ class ChatCall:
     limit_names: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
 
     def __init__(self, request: dict[str, Any]) -> None:
-        self._request = request
-        self.model = model_of(request)
+        self._request = self._named = request
+        model = request.get("model")
+        if model.__class__ is str and model and not model.startswith(PREFIX):
+            self.model: str | None = model
+        else:
+            self.model = model_of(request)
+            self._named = with_model(request, self.model, PREFIX)
         self.is_stream = bool(request.get("stream"))
         options = request.get("stream_options")
         self._shows_usage = isinstance(options, dict) and bool(options.get("include_usage"))
@@ -38,37 +78,66 @@ class ChatCall:
     @property
     def choices(self) -> int:
         """How many replies it asks for."""
-        return times(self._request.get("n"))
+        replies = self._request.get("n")
+        return 1 if replies is None else times(replies)
 
     @property
     def output_limit(self) -> int | None:
         """The most output for each choice, in tokens; None where it names none."""
-        return least_limit(self._request, *self.limit_names)
+        request = self._request
+        limit = request.get("max_completion_tokens")
+        if limit.__class__ is int and 0 <= limit < NO_LIMIT and "max_tokens" not in request:
+            return limit
+        return least_limit(request, *self.limit_names)
 
     @property
     def asked(self) -> Asked:
         """What it has as input."""
-        return Conversation(with_model(self._request, self.model, PREFIX), CHAT)
+        return Conversation(self._named, CHAT)
 
     def body(self, output_limit: int | None) -> bytes | None:
         """Return the request's body with this limit for each choice, or None where nothing in it changes."""
-        request = with_model(self._request, self.model, PREFIX)
-        if output_limit is not None:
-            named = [name for name in self.limit_names if request.get(name) is not None] or self.limit_names[:1]
-            request = {**request, **dict.fromkeys(named, output_limit)}
-            if self.is_stream and not self._shows_usage:
-                self._asks_usage = True
-                request["stream_options"] = {**(request.get("stream_options") or {}), "include_usage": True}
-        return None if request == self._request else encoded(request)
+        request = self._named
+        if output_limit is None:
+            return None if request is self._request else encoded(request)
+        if (
+            request is self._request
+            and request.get(self.limit_names[0]) == output_limit
+            and not self.is_stream
+            and "max_tokens" not in request
+        ):
+            return None
+        named = [name for name in self.limit_names if request.get(name) is not None] or self.limit_names[:1]
+        changes: dict[str, Any] = {name: output_limit for name in named if request.get(name) != output_limit}
+        if self.is_stream and not self._shows_usage:
+            self._asks_usage = True
+            changes["stream_options"] = {**(request.get("stream_options") or {}), "include_usage": True}
+        if not changes and request is self._request:
+            return None
+        return encoded({**request, **changes})
 
     def read(self, body: bytes) -> Reported:
         """Read a whole reply; raise a ValueError where it is none."""
-        reply = json.loads(body)
-        if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
-            raise ValueError("no completion")  # noqa: TRY004 - what a reply that cannot be read is, here
-        # Each choice is a text of its own, with a margin of its own.
-        arrived = sum(tokens_in(size_of(_texts(choice, "message"))) for choice in reply["choices"])
-        return _reported(reply, max(1, arrived))
+        try:
+            known = _completion(body.decode())
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return _read_whole(body)
+        usage = known.usage
+        details = usage.prompt_tokens_details or _NO_INPUT_DETAILS
+        made = usage.completion_tokens_details or _NO_OUTPUT_DETAILS
+        other = None
+        if details.audio_tokens or made.audio_tokens or details.image_tokens:
+            other = OtherTokens(details.audio_tokens or 0, made.audio_tokens or 0, details.image_tokens or 0)
+        return Reported(
+            model=known.model or None,
+            input_tokens=usage.prompt_tokens,
+            output_tokens=usage.completion_tokens,
+            cache_read_tokens=details.cached_tokens or 0,
+            cache_write_tokens=details.cache_write_tokens or 0,
+            reasoning_tokens=made.reasoning_tokens or 0,
+            arrived_tokens=1,  # not counted, since what was made is known
+            other=other,
+        )
 
     def stream(self) -> ChatStream:
         """Return what reads a streamed reply."""
@@ -98,7 +167,7 @@ class CompletionCall(ChatCall):
     @property
     def asked(self) -> Asked:
         """What it has as input."""
-        return Prompts(with_model(self._request, self.model, PREFIX), ("prompt", "suffix"))
+        return Prompts(self._named, ("prompt", "suffix"))
 
 
 class ChatStream:
@@ -186,6 +255,15 @@ def _texts(choice: Any, key: str) -> list[Any]:
         if isinstance(function, dict):
             texts += [function.get("name"), function.get("arguments")]
     return texts
+
+
+def _read_whole(body: bytes) -> Reported:
+    reply = parsed(body)
+    if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
+        raise ValueError("no completion")  # noqa: TRY004 - what a reply that cannot be read is, here
+    # Each choice is a text of its own, with a margin of its own.
+    arrived = sum(tokens_in(size_of(_texts(choice, "message"))) for choice in reply["choices"])
+    return _reported(reply, max(1, arrived))
 
 
 def _reported(reply: dict[str, Any], arrived: int) -> Reported:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ._chat import PREFIX, ChatStream
 from ._estimate import Asked
+from ._fast_json import parsed
 from ._input import Prompts
 from ._json import count, encoded, model_of, text_of, with_model
 from ._seam import Reported
@@ -39,7 +39,7 @@ class EmbeddingsCall:
 
     def read(self, body: bytes) -> Reported:
         """Read a whole reply; raise a ValueError where it is none."""
-        reply = json.loads(body)
+        reply = parsed(body)
         if not isinstance(reply, dict) or not isinstance(reply.get("data"), list):
             raise ValueError("no embeddings")  # noqa: TRY004 - what a reply that cannot be read is, here
         return Reported(

@@ -6,20 +6,15 @@ An integration describes what its API takes as input once, as an `Asked`, reads 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
 from stepwarden.core._accounting import whole
-from stepwarden.core._kind import Kind, kind_of
+from stepwarden.core._callable import Kind, kind_of
 from stepwarden.core.errors import DefinitionError
-
-from ._json import compact
 
 BYTES_PER_TOKEN = 3
 """English text has about four bytes a token; three leaves a margin, and fits text in other scripts."""
-TOKENS_PER_MESSAGE = 4
-TOKENS_PER_REQUEST = 16
 
 Estimate: TypeAlias = Literal["likely", "upper_bound"] | Callable[[Mapping[str, Any]], int]
 """What `guard`, `install` and their like take: how the input of a request is estimated."""
@@ -88,29 +83,6 @@ def input_tokens(asked: Asked, estimate: Estimate) -> int:
     return tokens
 
 
-def likely_tokens(messages: object, *rest: object) -> int:
-    """Estimate the input tokens of text: likely enough, but no upper bound.
-
-    Args:
-        messages: The messages, as the API takes them.
-        rest: What else counts as input, such as tools and a response format.
-
-    Returns:
-        Tokens: one for every three bytes of text, four for each message and 16 for the request.
-    """
-    tokens = TOKENS_PER_REQUEST
-    for message in messages if isinstance(messages, list) else [messages]:
-        tokens += TOKENS_PER_MESSAGE + _likely(message)
-    return tokens + sum(_likely(part) for part in rest if part is not None)
-
-
-def _likely(part: Any) -> int:
-    if isinstance(part, dict) and isinstance(part.get("content"), list):
-        rest = {key: value for key, value in part.items() if key != "content"}
-        return sum(_likely(piece) for piece in part["content"]) + _likely(rest)
-    return text_tokens(part if isinstance(part, str) else compact(part))
-
-
 def prompt_tokens(prompt: object) -> int:
     """Estimate the tokens of what is completed or embedded: a text, token numbers, or a list of either."""
     if isinstance(prompt, int):
@@ -127,4 +99,4 @@ def text_tokens(text: str) -> int:
 
 def tokens_in(size: int) -> int:
     """Estimate the tokens in so many bytes of text."""
-    return math.ceil(size / BYTES_PER_TOKEN)
+    return -(-size // BYTES_PER_TOKEN)

@@ -29,7 +29,8 @@ _NOT_CONNECTED = frozenset({
     "ConnectTimeoutError", "NameResolutionError", "NewConnectionError",  # urllib3, under requests and botocore
     "ConnectionRefusedError", "EndpointConnectionError", "gaierror",  # the system's, and botocore's
 })  # fmt: skip
-_FIRST_ERROR = 400
+FIRST_ERROR = 400
+"""The first HTTP status that is no success."""
 _FIRST_SERVER_ERROR = 500
 _LAST_STATUS = 599
 _OVERLOADED = frozenset({503, 529})
@@ -37,7 +38,7 @@ _OVERLOADED = frozenset({503, 529})
 
 def is_failure(status: int) -> bool:
     """Tell whether an HTTP status is no success."""
-    return status >= _FIRST_ERROR
+    return status >= FIRST_ERROR
 
 
 def status_costs_nothing(status: int) -> bool:
@@ -97,7 +98,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def _is_status(found: object) -> TypeGuard[int]:
-    return isinstance(found, int) and _FIRST_ERROR <= found <= _LAST_STATUS
+    return isinstance(found, int) and FIRST_ERROR <= found <= _LAST_STATUS
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -12,32 +12,31 @@ C = TypeVar("C")
 
 
 def guard(client: C, *, allow: Iterable[str] = (), estimate: Estimate = "likely") -> C:
-    """Return a guarded copy of an SDK's client: each request that it sends is reserved first and settled after.
+    """Return a guarded copy of an SDK's client: each request is reserved before it is sent and settled afterwards.
 
-    A request that its budget leaves no room for is refused and never sent. The output limit that was granted is
-    written into the request. The reply is given back even when settling it passes a limit; the next is refused.
+    A request that does not fit the budget is refused and never sent. The granted output limit is written into the
+    request. The reply is returned even when settling it passes a limit; the next request is refused.
 
     Args:
         client: An `openai.OpenAI`, `openai.AsyncOpenAI`, `anthropic.Anthropic` or `anthropic.AsyncAnthropic`, or of a
             subclass; it stays as it was.
-        allow: What the guard does not cover and goes by all the same, unreserved and uncounted: the first words of
-            endpoints' paths, such as ``"batches"``, ``"images"`` and ``"audio"``.
+        allow: Endpoints that the guard does not cover but lets through, unreserved and uncounted: the first words of
+            their paths, such as ``"batches"``, ``"images"`` and ``"audio"``.
         estimate: How the input of a request is estimated before it is sent. ``"likely"``: a token for three bytes of
-            text, and a little for each message. ``"upper_bound"``: the most that it can be, and a request of which
-            nothing says so is refused. Or a function that is given a request's JSON, as a mapping, and returns tokens.
+            text, and a little for each message. ``"upper_bound"``: the most that it can be; a request that cannot be
+            bounded is refused. Or a function that is given a request's JSON, as a mapping, and returns tokens.
 
     Returns:
-        The guarded copy, of the client's own class. It shares the client's connections. What it would send that
-        costs money and is neither covered nor allowed raises a `PolicyViolationError`; a WebSocket that it opens is
-        not watched.
+        The guarded copy, of the client's own class. It shares the client's connections. A request that costs money
+        and is neither covered nor allowed raises a `PolicyViolationError`; WebSockets that it opens are not watched.
 
     Raises:
         TypeError: If no integration knows the client, or it cannot be copied.
-        DefinitionError: If *allow* names what no API has, or would widen what the client is guarded with; or if
-            *estimate* is none, or not the one that the client is guarded with.
+        DefinitionError: If *allow* names an unknown endpoint, or would widen an existing guard; or if *estimate* is
+            invalid, or differs from that of an existing guard.
     """
     how = parse_estimate(estimate)
-    sdk = _sdk_of(client)
+    sdk = _sdk_of(type(client))
     if sdk == "openai":
         from . import openai
 
@@ -46,6 +45,9 @@ def guard(client: C, *, allow: Iterable[str] = (), estimate: Estimate = "likely"
         from . import anthropic
 
         return anthropic.guard_anthropic(client, parse_allow(allow, anthropic.ALLOWABLE), how)
+    if isinstance(client, type) and _sdk_of(client) is not None:
+        name = client.__name__
+        raise TypeError(f"guard() takes a client, not the class {name}; make one first: guard({name}())")
     raise TypeError(
         "guard() takes an openai.OpenAI, openai.AsyncOpenAI, anthropic.Anthropic or anthropic.AsyncAnthropic, "
         f"not {type(client).__name__}; reserve what another client sends with guarded_call(...) or reserve(...)"
@@ -54,7 +56,7 @@ def guard(client: C, *, allow: Iterable[str] = (), estimate: Estimate = "likely"
 
 def is_guardable(client: object) -> bool:
     """Tell whether `guard` takes a client."""
-    return _sdk_of(client) is not None
+    return _sdk_of(type(client)) is not None
 
 
 _CLIENTS = {
@@ -63,8 +65,8 @@ _CLIENTS = {
 }
 
 
-def _sdk_of(client: object) -> str | None:
-    for kind in type(client).__mro__:
+def _sdk_of(client_class: type) -> str | None:
+    for kind in client_class.__mro__:
         sdk = kind.__module__.partition(".")[0]
         if kind.__name__ in _CLIENTS.get(sdk, ()):
             return sdk

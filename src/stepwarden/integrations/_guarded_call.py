@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, ParamSpec, Self, TypeVar
 
 from stepwarden.core._budget import parse_name
-from stepwarden.core._kind import Kind, kind_of
+from stepwarden.core._callable import Kind, kind_of
 from stepwarden.core.errors import DefinitionError
 
 from ._seam import Attempt, Reported
@@ -30,9 +30,9 @@ def guarded_call(
     settle: Callable[[Any], Mapping[str, Any] | None],
     output_limit: str | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Reserve each call of a function before it is made, and settle it after: for clients without an integration.
+    """Reserve each call of a function before it is made, and settle it afterwards, for clients without an integration.
 
-    It goes on functions, coroutine functions, and generators and async generators, which are settled when they end.
+    It decorates functions, coroutine functions, and generators and async generators, which are settled when they end.
 
     Args:
         estimate: Called with the arguments of each call. Returns its worst case: *input_tokens*, and where they are
@@ -40,15 +40,15 @@ def guarded_call(
             *choices*, *model* (by default the one in force), *cost_usd* and *timeout* (seconds to wait for room).
         settle: Called with what the call returned; for a generator, with the list of what it has yielded. Returns
             what was used: *input_tokens*, *output_tokens*, and where they are known *model*, *cache_read_tokens*,
-            *cache_write_tokens*, *cache_write_1h_tokens*, *reasoning_tokens* and *cost_usd*. Where the reply does not
-            say, *arrived_tokens* is the output as counted from what arrived, and the call is one that was estimated,
-            with the input that was, unless that is given. None where nothing is known, and the call stays uncertain.
-        output_limit: The keyword argument of the function that limits its output; the limit that was granted, in
-            tokens for each choice, is written into it where a token or USD limit is in force.
+            *cache_write_tokens*, *cache_write_1h_tokens*, *reasoning_tokens* and *cost_usd*. Where the reply
+            reports no usage, return *arrived_tokens*, the output counted from what arrived; the call is then marked as
+            estimated, and its input is the estimate unless given. None if nothing is known; the call stays uncertain.
+        output_limit: The keyword argument of the function that limits its output; the granted limit, in
+            tokens per choice, is passed in it where a token or USD limit is in force.
 
     Returns:
         The decorator. A call that does not fit raises what `reserve` raises, and the function is not called. The
-        result is given back even when settling it passes a limit; the next call is refused.
+        result is returned even when settling it passes a limit; the next call is refused.
 
     Raises:
         DefinitionError: If an argument cannot be right.

@@ -13,15 +13,20 @@ from typing import Any
 
 from stepwarden.core.errors import PolicyViolationError
 
-from ._estimate import likely_tokens, prompt_tokens
+from ._estimate import prompt_tokens, text_tokens, tokens_in
+from ._fast_json import size_as_json
 from ._image import ImageRule, anthropic_image, openai_image
 from ._json import encoded
 from ._media import FILES, IMAGES, PLACES, is_text, likely_media_tokens, most_media_tokens, without_media
 
+TOKENS_PER_MESSAGE = 4
+TOKENS_PER_REQUEST = 16
 OPENAI_ADDS = 512
 ANTHROPIC_ADDS = 1_024
 """Tokens that a provider adds to a request at most. Anthropic documents up to 530, for a prompt that explains tools."""
 
+_PLAIN = {"role", "content"}
+"""What a message has that is a text and nothing else: there is nothing in it to be looked for."""
 _HELD_KINDS = frozenset({"item_reference", "container_upload"})
 
 
@@ -76,12 +81,31 @@ class Conversation:
     remembered: int = 0
 
     def likely(self) -> int:
-        """Return the tokens that it is likely to have; an image of a size that cannot be seen as one of a megapixel."""
+        """Return the tokens that it is likely to have.
+
+        Returns:
+            Tokens: one for every three bytes of text, four for each message and 16 for the request; an image of a
+            size that cannot be seen counts as one of a megapixel.
+        """
         request, rules = self.request, self.rules
-        items, media = without_media(request.get(rules.items))
-        tokens = likely_tokens(items, *[request.get(name) for name in rules.others]) + self.remembered
-        image = rules.image or openai_image
-        return tokens + sum(likely_media_tokens(part, self._model, image) for part in media)
+        items = request.get(rules.items)
+        tokens = self.remembered + TOKENS_PER_REQUEST
+        for item in items if isinstance(items, list) else [items]:
+            tokens += TOKENS_PER_MESSAGE
+            if item.__class__ is dict and item.keys() == _PLAIN and item["content"].__class__ is str:
+                tokens += tokens_in(size_as_json(item))
+            else:
+                tokens += self._likely_item(item)
+        for name in rules.others:
+            part = request.get(name)
+            if part is not None:
+                tokens += _likely(part)
+        return tokens
+
+    def _likely_item(self, item: Any) -> int:
+        lean, media = without_media(item)
+        image = self.rules.image or openai_image
+        return _likely(lean) + sum(likely_media_tokens(part, self._model, image) for part in media)
 
     def most(self) -> int:
         """Return the tokens that it has at most: the bytes of its JSON, its images, and what the provider adds.
@@ -122,6 +146,15 @@ class Conversation:
             if isinstance(kind, str) and kind not in rules.own_tools:
                 yield f"`tools[{number}]` is {kind!r}, a tool of the server that adds input of its own"
         yield from _unbounded_in(request.get(rules.items), rules.items, sees=rules.image is not None)
+
+
+def _likely(part: Any) -> int:
+    if isinstance(part, str):
+        return text_tokens(part)
+    if isinstance(part, dict) and isinstance(part.get("content"), list):
+        rest = {key: value for key, value in part.items() if key != "content"}
+        return sum(_likely(piece) for piece in part["content"]) + _likely(rest)
+    return tokens_in(size_as_json(part))
 
 
 def _unbounded_in(part: Any, path: str, *, sees: bool) -> Iterator[str]:

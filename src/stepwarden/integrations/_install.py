@@ -22,20 +22,20 @@ _lock = threading.RLock()
 
 
 def install(*names: str, allow: Iterable[str] = (), estimate: Estimate = "likely") -> None:
-    """Change libraries so that every use of them in this process is under the scope it belongs to.
+    """Guard every client of an SDK in this process, or let every thread carry its scope.
 
-    It reaches every client in the process, those made earlier too. A client that `guard` made is guarded once. Again
-    is harmless; only *allow* and *estimate* are replaced.
+    It reaches clients that were made earlier, too. A client that `guard` made is not guarded twice. Installing again
+    does no harm; it only replaces *allow* and *estimate*.
 
     Args:
         names: ``"openai"`` and ``"anthropic"``: every client of that SDK is guarded as by `guard`. ``"threading"``:
-            threads and thread pools carry the scope of whoever started or submitted.
-        allow: What the guards do not cover and let by all the same, as for `guard`.
+            threads and thread pools carry the scope of the code that started or submitted the work.
+        allow: Endpoints that the guards do not cover but let through, as for `guard`.
         estimate: How the input of a request is estimated, as for `guard`.
 
     Raises:
         DefinitionError: If a name is unknown, or another argument cannot be right; then nothing is installed.
-        ImportError: If an SDK that is named is not there.
+        ImportError: If an SDK that is named is not installed.
     """
     modules = _modules("install", names)
     how = parse_estimate(estimate)
@@ -46,7 +46,7 @@ def install(*names: str, allow: Iterable[str] = (), estimate: Estimate = "likely
 
 
 def uninstall(*names: str) -> None:
-    """Change libraries back, exactly to what they were; harmless where nothing is installed.
+    """Undo `install`, exactly; does no harm where nothing is installed.
 
     Args:
         names: As for `install`.

@@ -10,7 +10,7 @@ from stepwarden.core._leaf import default_model
 
 compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """Writes JSON as SDKs do; made once, since making it takes longer than a message does to be written."""
-_NO_LIMIT = 1 << 53
+NO_LIMIT = 1 << 53
 """No number of tokens; a float from here on is no whole number any more."""
 
 
@@ -34,7 +34,7 @@ def count(numbers: Any, *keys: str) -> int | None:
 def least_limit(request: Mapping[str, Any], *names: str) -> int | None:
     """Return the lowest output limit that a request names under any of *names*; None where it names none."""
     given = [request.get(name) for name in names]
-    limits = [int(limit) for limit in given if isinstance(limit, int | float) and 0 <= limit < _NO_LIMIT]
+    limits = [int(limit) for limit in given if isinstance(limit, int | float) and 0 <= limit < NO_LIMIT]
     return min(limits) if limits else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +19,7 @@ from stepwarden.core.errors import DefinitionError
 from ._estimate import Estimate, input_tokens, text_tokens
 from ._input import ANY, Conversation
 from ._seam import Attempt, Reported
-from ._streams import Watch
+from ._streams import Watch, continued
 
 _LIMITS = (
     "max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict", "max_tokens_to_sample",
@@ -82,7 +82,7 @@ class _AsyncStreaming(_Mixed):
             source = aiter(super()._astream(messages, stop, run_manager, **request.limited()))
             first = await anext(source, None)
             watch = Watch(request.attempt, request)
-        async with aclosing(cast("Any", watch.pieces_async(_from_async(first, source)))) as pieces:
+        async with aclosing(cast("Any", watch.pieces_async(continued(first, source)))) as pieces:
             async for chunk in pieces:
                 yield chunk
 
@@ -92,21 +92,6 @@ def _from(first: ChatGenerationChunk | None, rest: Iterator[ChatGenerationChunk]
     if first is not None:
         yield first
         yield from rest
-
-
-async def _from_async(
-    first: ChatGenerationChunk | None, rest: AsyncIterator[ChatGenerationChunk]
-) -> AsyncIterator[ChatGenerationChunk]:
-    """Yield the first piece and the rest like `_from`, and close the rest."""
-    try:
-        if first is not None:
-            yield first
-            async for chunk in rest:
-                yield chunk
-    finally:
-        close = getattr(rest, "aclose", None)
-        if close is not None:
-            await close()
 
 
 _made: WeakValueDictionary[tuple[type[BaseChatModel], Estimate], type[BaseChatModel]] = WeakValueDictionary()

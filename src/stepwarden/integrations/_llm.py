@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Be what a model replied.
+    """Hold what a model replied.
 
     Args:
         text: What it said.
@@ -49,7 +49,7 @@ def llm_call(
     settings: Mapping[str, Any] | None = None,
     estimate: Estimate = "likely",
 ) -> Reply:
-    """Ask a model once, under the budget of the step around: by default the step's own model.
+    """Call a model once, under the budget of the step around: by default the step's own model.
 
     It goes through pydantic-ai (extra ``llm``), and is guarded like any other call.
 
@@ -57,7 +57,7 @@ def llm_call(
         prompt: What is asked.
         system: The instructions, or None.
         model: The model as pydantic-ai names it, ``"provider:model"``, or a model of pydantic-ai's; None: the step's.
-        max_tokens: The most output, in tokens; None: what the step assumes, where a limit is in force.
+        max_tokens: The most output, in tokens; None: the step's default, where a limit is in force.
         temperature: The temperature, or None for the model's own.
         timeout: The longest that the request may take, in seconds, or None.
         settings: Further settings of pydantic-ai's.
@@ -69,7 +69,9 @@ def llm_call(
 
     Raises:
         BudgetExceededError: If the budget has no room for it; then nothing is sent.
-        DefinitionError: If no model is named anywhere, or *estimate* is none.
+        DefinitionError: If no model is named anywhere, or *estimate* is invalid.
+        TypeError: If an argument is of another type.
+        ValueError: If *max_tokens* or *timeout* is not above 0.
         ImportError: If the extra is not installed.
     """
     _require()
@@ -148,11 +150,15 @@ _by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Models] = weakre
 def _resolved(model: str | Model | None, estimate: Estimate) -> Model:
     import asyncio
 
+    from pydantic_ai.models import Model
+
     from .pydantic_ai import GuardedModel
 
     named = model or default_model()
     if named is None:
         raise DefinitionError("llm_call: no model is named, and no step or persona around declares one; give model=...")
+    if not isinstance(named, str | Model):
+        raise TypeError(f'model must be "provider:model", a model of pydantic-ai\'s or None, not {named!r}')
     if not isinstance(named, str):
         return GuardedModel(named, estimate=estimate)
     return _by_loop.setdefault(asyncio.get_running_loop(), _Models()).guarded(named, estimate)
@@ -163,8 +169,20 @@ def _asked(
 ) -> tuple[list[ModelMessage], ModelSettings]:
     from pydantic_ai.messages import ModelRequest
 
-    if not isinstance(prompt, str):
-        raise TypeError(f"prompt must be a str, not {prompt!r}")
+    for name, value, kind, wanted in (
+        ("prompt", prompt, str, "a str"),
+        ("system", system, str | None, "a str or None"),
+        ("settings", settings, Mapping | None, "a mapping of pydantic-ai's settings or None"),
+        ("max_tokens", named["max_tokens"], int | None, "an int or None"),
+        ("temperature", named["temperature"], int | float | None, "a number or None"),
+        ("timeout", named["timeout"], int | float | None, "a number of seconds or None"),
+    ):
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise TypeError(f"{name} must be {wanted}, not {value!r}")
+    if named["max_tokens"] is not None and named["max_tokens"] < 1:
+        raise ValueError(f"max_tokens must be >= 1, not {named['max_tokens']!r}")
+    if named["timeout"] is not None and not named["timeout"] > 0:
+        raise ValueError(f"timeout must be a number of seconds > 0, not {named['timeout']!r}")
     given = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
     return [ModelRequest.user_text_prompt(prompt, instructions=system)], cast("ModelSettings", given)
 

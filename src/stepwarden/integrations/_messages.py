@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from ._estimate import Asked, tokens_in
 from ._events import EventReader
+from ._fast_json import parsed
 from ._input import MESSAGES, Conversation
 from ._json import count, encoded, model_of, size_of, text_of, with_model
 from ._seam import Reported
 
 PREFIX = "anthropic:"
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _CacheDetails(msgspec.Struct, gc=False):
+    ephemeral_1h_input_tokens: _Count | None = None
+
+
+class _OutputDetails(msgspec.Struct, gc=False):
+    thinking_tokens: _Count | None = None
+
+
+class _Counts(msgspec.Struct, gc=False):
+    input_tokens: _Count
+    output_tokens: _Count
+    cache_read_input_tokens: _Count | None = None
+    cache_creation_input_tokens: _Count | None = None
+    cache_creation: _CacheDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    """Be a whole reply that says what it used, as nearly every one does; nothing else of it is looked at."""
+
+    content: list[msgspec.Raw]
+    usage: _Counts
+    model: str | None = None
+
+
+_message = msgspec.json.Decoder(_Message).decode
 
 
 class MessagesCall:
@@ -24,9 +56,14 @@ class MessagesCall:
 
     choices = 1
 
-    def __init__(self, request: Mapping[str, Any]) -> None:
-        self._request = dict(request)
-        self.model = model_of(request)
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = self._named = request
+        model = request.get("model")
+        if model.__class__ is str and model and not model.startswith(PREFIX):
+            self.model: str | None = model
+        else:
+            self.model = model_of(request)
+            self._named = with_model(request, self.model, PREFIX)
         self.is_stream = bool(request.get("stream"))
 
     @property
@@ -42,7 +79,7 @@ class MessagesCall:
     @property
     def asked(self) -> Asked:
         """What it has as input."""
-        return Conversation(self.rewritten(None), MESSAGES)
+        return Conversation(self._named, MESSAGES)
 
     def rewritten(self, output_limit: int | None) -> dict[str, Any]:
         """Return the request with this output limit, and its model as Anthropic knows it.
@@ -50,8 +87,9 @@ class MessagesCall:
         Args:
             output_limit: Tokens; None where no limit in force needs the request to be touched.
         """
-        request = with_model(self._request, self.model, PREFIX)
-        return request if output_limit is None else {**request, "max_tokens": output_limit}
+        request = self._named
+        is_there = output_limit is None or request.get("max_tokens") == output_limit
+        return request if is_there else {**request, "max_tokens": output_limit}
 
     def body(self, output_limit: int | None) -> bytes | None:
         """Return the request's body with this output limit, or None where nothing in it changes."""
@@ -60,11 +98,24 @@ class MessagesCall:
 
     def read(self, body: bytes) -> Reported:
         """Read a whole reply; raise a ValueError where it is none."""
-        reply = json.loads(body)
-        if not isinstance(reply, dict) or not isinstance(reply.get("content"), list):
-            raise ValueError("no message")  # noqa: TRY004 - what a reply that cannot be read is, here
-        said = sum(size_of(_texts(block)) for block in reply["content"])
-        return _reported(reply, reply.get("usage"), max(1, tokens_in(said)))
+        try:
+            known = _message(body.decode())
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return _read_whole(body)
+        usage = known.usage
+        read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+        cached, made = usage.cache_creation, usage.output_tokens_details
+        return Reported(
+            model=known.model or None,
+            # Anthropic counts what the cache had part in beside the input; we count it inside.
+            input_tokens=usage.input_tokens + read + written,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=read,
+            cache_write_tokens=written,
+            cache_write_1h_tokens=0 if cached is None else cached.ephemeral_1h_input_tokens or 0,
+            reasoning_tokens=0 if made is None else made.thinking_tokens or 0,
+            arrived_tokens=1,  # not counted, since what was made is known
+        )
 
     def stream(self) -> MessagesStream:
         """Return what reads a streamed reply."""
@@ -143,6 +194,14 @@ def _texts(block: Any) -> list[Any]:
         return []
     arguments = encoded(block["input"]).decode() if isinstance(block.get("input"), dict) and block["input"] else None
     return [block.get("text"), block.get("thinking"), block.get("partial_json"), block.get("name"), arguments]
+
+
+def _read_whole(body: bytes) -> Reported:
+    reply = parsed(body)
+    if not isinstance(reply, dict) or not isinstance(reply.get("content"), list):
+        raise ValueError("no message")  # noqa: TRY004 - what a reply that cannot be read is, here
+    said = sum(size_of(_texts(block)) for block in reply["content"])
+    return _reported(reply, reply.get("usage"), max(1, tokens_in(said)))
 
 
 def _reported(reply: Mapping[str, Any], usage: object, arrived: int) -> Reported:

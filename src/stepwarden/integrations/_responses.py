@@ -10,12 +10,12 @@ aside as uncertain, and settled when it is retrieved, or cancelled, through a gu
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ._chat import PREFIX
 from ._estimate import Asked, Estimate, tokens_in
 from ._events import EventReader
+from ._fast_json import parsed
 from ._input import RESPONSES, Conversation
 from ._json import count, encoded, least_limit, model_of, size_of, text_of, with_model
 from ._remembered import Remembered
@@ -68,7 +68,7 @@ class ResponsesCall:
 
     def read(self, body: bytes) -> Reported:
         """Read a whole reply; raise a ValueError where it is none, or is made later."""
-        reply = json.loads(body)
+        reply = parsed(body)
         if not isinstance(reply, dict) or not isinstance(reply.get("output"), list):
             raise ValueError("no response")  # noqa: TRY004 - what a reply that cannot be read is, here
         self.response_id = text_of(reply.get("id"))
@@ -185,7 +185,7 @@ def settle_pending(body: bytes) -> None:
         body: A reply that may be a response.
     """
     try:
-        reply = json.loads(body)
+        reply = parsed(body)
     except ValueError:
         return
     if not isinstance(reply, dict) or not isinstance(reply.get("usage"), dict):

@@ -41,8 +41,8 @@ from stepwarden.core._reserve import reserve
 from stepwarden.core._scope import Scope
 from stepwarden.core.errors import BudgetExceededError, UnpricedModelError
 
-from ._adopt import WorstCase, state, taken_over
-from ._failure import costs_nothing, is_failure, status_costs_nothing
+from ._adopt import WorstCase, stated, taken_over
+from ._failure import FIRST_ERROR, costs_nothing, status_costs_nothing
 from ._other import OtherTokens, cost_of_other
 
 DEFAULT_MAX_OUTPUT_TOKENS = 1_024
@@ -106,13 +106,15 @@ class Attempt:
         timeout: float | None = None,
         is_stated: bool = False,
     ) -> None:
-        self.scope = resolve(get_leaf())
+        scope = get_leaf()
+        self.scope = scope if scope is None or scope.status is None else resolve(scope)
         self.is_bounded = _has_token_or_usd_limit(self.scope)
         self.model = model
         self._choices = choices
         asked = _default_output(self.scope) if output_tokens is None else output_tokens
         least = min(min_output_tokens, asked) * choices
-        self._worst = WorstCase(model, input_tokens, asked * choices, least, is_stated)
+        self._asked = input_tokens, asked * choices, least
+        self._is_stated = is_stated
         self._reservation = reserve(
             input_tokens=input_tokens,
             output_tokens=asked * choices,
@@ -132,12 +134,12 @@ class Attempt:
         Raises:
             StepwardenError: What `Reservation.acquire` raises; then the call must not be made.
         """
-        hold = taken_over(self._worst)
+        hold = taken_over(self._worst()) if offered.get() else None
         self._take(hold, self._reservation.acquire() if hold is None else hold)
 
     async def acquire_async(self) -> None:
         """Take the hold like `acquire`, waiting without blocking the event loop."""
-        hold = taken_over(self._worst)
+        hold = taken_over(self._worst()) if offered.get() else None
         self._take(hold, await self._reservation if hold is None else hold)
 
     def __enter__(self) -> Self:
@@ -166,8 +168,13 @@ class Attempt:
         self._granted = hold.output_tokens
         self._claim = [hold]
         offered.set(self._claim)
-        if adopted is None or self._worst.is_stated:
-            state(self._worst)
+        if self._is_stated:
+            stated.set(self._asked[0])
+        elif adopted is None and stated.get() is not None:
+            stated.set(None)
+
+    def _worst(self) -> WorstCase:
+        return WorstCase(self.model, *self._asked, self._is_stated)
 
     @property
     def output_limit(self) -> int | None:
@@ -183,8 +190,13 @@ class Attempt:
 
     def time_left(self) -> float | None:
         """Return the seconds that `max_seconds` leaves on the chain, or None where there is none."""
-        hurried = self._most_hurried()
-        return None if hurried is None else max(0.0, hurried[0] / 1e9)
+        scope = self.scope
+        while scope is not None:
+            if scope.limits is not None and scope.limits.nanoseconds is not None:
+                hurried = self._most_hurried()
+                return None if hurried is None else max(0.0, hurried[0] / 1e9)
+            scope = scope.parent
+        return None
 
     def overdue(self, partial: str | None = None) -> BudgetExceededError | None:
         """Return the error to end a stream with, where `max_seconds` of a scope around is over; else None.
@@ -198,6 +210,16 @@ class Attempt:
         error = deadline_error(hurried[1])
         error.partial = partial
         return error
+
+    def broken_off(self, partial: str) -> None:
+        """Leave the text of a stream to the scope around whose `max_seconds` is over, if that broke it off.
+
+        Args:
+            partial: The text that was received.
+        """
+        hurried = self._most_hurried()
+        if hurried is not None and hurried[0] <= _HAIR_NS:
+            hurried[1].make_detail().partial = partial
 
     def _most_hurried(self) -> tuple[int, Scope] | None:
         """Return the least of the nanoseconds left on the chain and whose they are, the outermost of equals."""
@@ -231,6 +253,8 @@ class Attempt:
         if any("Timeout" in kind.__name__ for kind in type(error).__mro__):
             overdue = self.overdue(partial)
             if overdue is not None:
+                if partial is not None:
+                    self.broken_off(partial)
                 # Not from the SDK's own error: anthropic's looks for one behind ours, and would try again.
                 raise overdue from None
 
@@ -243,7 +267,7 @@ class Attempt:
         Returns:
             Whether it was no success.
         """
-        if not is_failure(status):
+        if status < FIRST_ERROR:
             return False
         if status_costs_nothing(status):
             self.release()
@@ -263,9 +287,12 @@ class Attempt:
         if reported is None:
             hold.leave()
             return
-        is_known = reported.input_tokens is not None and reported.output_tokens is not None
-        input_tokens = hold.input_tokens if reported.input_tokens is None else reported.input_tokens
-        output_tokens = self._output(hold, reported)
+        input_tokens, output_tokens = reported.input_tokens, reported.output_tokens
+        is_known = input_tokens is not None and output_tokens is not None
+        if input_tokens is None:
+            input_tokens = hold.input_tokens
+        if output_tokens is None:
+            output_tokens = self._output(hold, reported)
         model = reported.model or self.model
         cost_usd, is_priced = reported.cost_usd, True
         if reported.other is not None and cost_usd is None and hold.scope is not None and hold.fixed_cost is None:
@@ -275,7 +302,7 @@ class Attempt:
                 cache_read_tokens=reported.cache_read_tokens, cache_write_tokens=reported.cache_write_tokens,
                 reasoning_tokens=reported.reasoning_tokens,
             )  # fmt: skip
-        elif cost_usd is None:
+        elif cost_usd is None and reported.cache_write_1h_tokens:
             cost_usd = self._cost_of_long_cache(reported, model, input_tokens, output_tokens)
         try:
             hold.settle(
@@ -296,8 +323,8 @@ class Attempt:
     def _cost_of_long_cache(
         self, reported: Reported, model: str | None, input_tokens: int, output_tokens: int
     ) -> Decimal | None:
-        """Price a call with input that is cached for an hour, of which a hold knows nothing; None for any other."""
-        rates = None if self.scope is None or not reported.cache_write_1h_tokens else self.scope.run.rates(model)
+        """Price a call with input that is cached for an hour, of which a hold knows nothing; None without prices."""
+        rates = None if self.scope is None else self.scope.run.rates(model)
         if rates is None:
             return None
         cost = rates.cost(
@@ -311,8 +338,6 @@ class Attempt:
         return dollars(cost)
 
     def _output(self, hold: Hold, reported: Reported) -> int:
-        if reported.output_tokens is not None:
-            return reported.output_tokens
         arrived, granted = reported.arrived_tokens, hold.output_tokens
         # The limit was sent, so a little more than it is the estimate's margin; twice as much is a server that
         # did not obey it.
@@ -346,7 +371,9 @@ class Attempt:
 def _has_token_or_usd_limit(scope: Scope | None) -> bool:
     while scope is not None:
         limits = scope.limits
-        if limits is not None and (limits.tokens, limits.input, limits.output, limits.usd) != (None,) * 4:
+        if limits is not None and not (
+            limits.usd is None and limits.tokens is None and limits.output is None and limits.input is None
+        ):
             return True
         if scope.plan.accounts:
             return True

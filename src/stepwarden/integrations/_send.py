@@ -104,7 +104,7 @@ def timeout_of(request: Any) -> float | None:
 
 def _granted(request: Any, attempt: WireAttempt) -> Any:
     """Make the request anew with what was granted, and at most the time that is left."""
-    body = attempt.body()
+    body = attempt.call.body(attempt.output_limit)
     left = attempt.time_left()
     if body is None and left is None:
         return request

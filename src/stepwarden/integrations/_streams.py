@@ -94,9 +94,9 @@ class Watch(Generic[T]):
                 self._is_reading = True
                 try:
                     piece = await self._next(source)
-                except asyncio.CancelledError as error:
-                    # Where a scope's own timeout cancels, its error is made of this one, and carries the text.
-                    error.partial = self._reader.text  # type: ignore[attr-defined]
+                except asyncio.CancelledError:
+                    # Where a scope's own timeout cancels, its error carries the text, through whatever is between.
+                    self._attempt.broken_off(self._reader.text)
                     raise
                 except Exception as error:  # as in `pieces`
                     self._tell_if_overdue(error)
@@ -126,11 +126,26 @@ class Watch(Generic[T]):
         overdue = self._attempt.overdue()
         if overdue is not None and not self._reader.is_complete:
             overdue.partial = self._reader.text
+            # The scope's own timeout may yet cancel the closing of the source.
+            self._attempt.broken_off(overdue.partial)
             raise overdue
 
     def _tell_if_overdue(self, error: Exception) -> None:
         if not self._reader.is_complete:
             self._attempt.tell_if_overdue(error, self._reader.text)
+
+
+async def continued(first: T | None, rest: AsyncIterator[T]) -> AsyncIterator[T]:
+    """Yield the first piece of a stream, where there is one, and then the rest, and close that."""
+    try:
+        if first is not None:
+            yield first
+            async for piece in rest:
+                yield piece
+    finally:
+        close = getattr(rest, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def _runs_asyncio() -> bool:

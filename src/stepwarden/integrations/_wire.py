@@ -94,7 +94,7 @@ class WireAttempt(Attempt):
     def __init__(self, call: WireCall, timeout: float | None, estimate: Estimate) -> None:
         super().__init__(
             model=call.model,
-            input_tokens=input_tokens(call.asked, estimate),
+            input_tokens=call.asked.likely() if estimate == "likely" else input_tokens(call.asked, estimate),
             is_stated=estimate != "likely",
             output_tokens=call.output_limit,
             min_output_tokens=call.min_output,
@@ -103,15 +103,13 @@ class WireAttempt(Attempt):
         )
         self.call = call
 
-    def body(self) -> bytes | None:
-        """Return the body to send, with what was granted written into it; None for the one that there is."""
-        return self.call.body(self.output_limit)
-
     def answered(self, body: bytes) -> None:
         """Settle an attempt by its whole reply."""
-        reader = WholeReader(self.call)
-        reader.feed(body)
-        self.settle(reader.reported())
+        try:
+            reported = self.call.read(body)
+        except ValueError:
+            reported = None
+        self.settle(reported)
 
     def reader(self, *, is_whole: bool) -> StreamReader[bytes]:
         """Return what reads the reply that comes.

@@ -147,7 +147,11 @@ uninstall = _place.uninstall
 
 def _granted(client: Any, options: Any, attempt: MessagesAttempt) -> Any:
     """Write what was granted, and at most the time that is left, into the options, which are this attempt's own."""
-    options.json_data, options.extra_json = attempt.messages.rewritten(attempt.output_limit), None
+    request = attempt.messages.rewritten(attempt.output_limit)
+    if request is not options.json_data:
+        options.json_data = request
+    if options.extra_json is not None:
+        options.extra_json = None  # it is in there
     left = attempt.time_left()
     if left is not None:
         timeout = _timeout(client, options)
@@ -172,7 +176,7 @@ def _json(options: Any) -> dict[str, Any]:
         raise PolicyViolationError(
             f"POST {options.url} costs money, and its body is no JSON object: the cost is unknown, and it was not sent"
         )
-    return {**body, **(extra or {})}
+    return {**body, **extra} if extra else body
 
 
 def _refusal(url: str) -> str:

@@ -21,19 +21,18 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.types import Command
 from pydantic import PrivateAttr
 
-from stepwarden.core._leaf import default_model
 from stepwarden.core._policy import SideEffectLike
-from stepwarden.core.errors import BudgetExceededError, DefinitionError, ToolDeniedError
+from stepwarden.core.errors import BudgetExceededError, ToolDeniedError
 
+from ._copies import Copies
 from ._estimate import Estimate, parse_estimate
 from ._gate import Gate, refusal
 from ._guard import guard, is_guardable
 from ._langchain_request import ByRequest, guarding, refuse_another_estimate
+from ._step_model import current_model
 
 _M = TypeVar("_M", bound=BaseChatModel)
 
-_REMEMBERED = 256
-"""How many models a guard keeps copies of; more is an application that makes one for each request."""
 _CLIENTS = ("root_client", "root_async_client", "client", "async_client", "_client", "_async_client")
 """Where chat models keep the clients of SDKs, and resources that are made of them."""
 _TOOLS = "stepwarden_tools"
@@ -77,7 +76,7 @@ def guarded(model: _M, *, estimate: Estimate = "likely") -> _M:
 
 
 class StepModel(BaseChatModel):
-    """Be the chat model of the step that is open when it is called.
+    """Stand for the model of the step that is open when it is called.
 
     Args:
         fallback: The model where no scope around declares one; a name or a chat model.
@@ -104,17 +103,7 @@ class StepModel(BaseChatModel):
         Raises:
             DefinitionError: If there is neither.
         """
-        named = default_model() or self.fallback
-        if named is None:
-            raise DefinitionError(
-                "StepModel: no step or persona around declares a model; give one of them model=..., or StepModel a "
-                "fallback"
-            )
-        if isinstance(named, BaseChatModel):
-            return named
-        if named not in self._models:
-            self._models[named] = self.resolve(named)
-        return self._models[named]
+        return current_model(self.fallback, self._models, self.resolve)
 
     def guarded(self, *, estimate: Estimate = "likely") -> StepModel:
         """Return one whose models are guarded; *estimate* as for the function `guarded`."""
@@ -218,10 +207,10 @@ class Guard(AgentMiddleware[Any, Any, Any]):
         estimate: Estimate = "likely",
     ) -> None:
         super().__init__()
-        self._estimate = parse_estimate(estimate)
+        how = parse_estimate(estimate)
         self._gate = Gate(side_effects or {}, "Guard.side_effects")
         self._raises_denied = raises_denied
-        self._models: dict[int, tuple[BaseChatModel, BaseChatModel]] = {}
+        self._models = Copies[BaseChatModel, BaseChatModel](lambda model: guarded(model, estimate=how))
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -265,13 +254,7 @@ class Guard(AgentMiddleware[Any, Any, Any]):
     def _guarded(self, model: BaseChatModel) -> BaseChatModel:
         while isinstance(model, StepModel):
             model = model.current  # so that tools are bound as the real one takes them
-        known = self._models.get(id(model))
-        if known is None:
-            if len(self._models) >= _REMEMBERED:
-                self._models.clear()
-            # The model itself is kept beside, so that its id stays its own.
-            self._models[id(model)] = known = (model, guarded(model, estimate=self._estimate))
-        return known[1]
+        return self._models.of(model)
 
 
 def _functions(request: ToolCallRequest) -> tuple[object, object]:

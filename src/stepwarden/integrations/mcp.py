@@ -28,15 +28,7 @@ class ToolResultError(Exception):
 
 
 class _GuardedCalls:
-    """Guard the tool calls of a client, mixed in before its class.
-
-    Args:
-        side_effects: What tools may do, by the names that policies call them; a tool that is not named here is the
-            network. What a server says of its tools is not trusted.
-        prefix: What policies call a tool is this and then its name, so that servers may have tools of the same name.
-        raises_denied: Whether a refused call raises `ToolDeniedError`, or `BudgetExceededError` beyond
-            `max_tool_calls`, instead of returning a result that is an error.
-    """
+    """Guard the tool calls of a client, mixed in before its class; `GuardedSession` tells what it takes."""
 
     def __init__(
         self,
@@ -68,7 +60,7 @@ class _GuardedCalls:
 
 
 class GuardedSession(_GuardedCalls, ClientSession):
-    """Be a session whose tool calls are under the policy, and counted.
+    """Open a session whose tool calls are checked against the policy, and counted.
 
     Args:
         side_effects: What tools may do, by the names that policies call them; a tool that is not named here is the
@@ -85,7 +77,7 @@ class GuardedSession(_GuardedCalls, ClientSession):
 
 
 class GuardedClient(_GuardedCalls, Client):
-    """Be a client like `GuardedSession`, of the SDK's `Client`: one call is one, however many rounds it takes.
+    """Guard the SDK's `Client` like `GuardedSession`: a call counts once, however many rounds it takes.
 
     What is called on its ``session`` itself is not asked about.
     """

@@ -7,7 +7,6 @@ supported range of versions guards it. A guarded client has one of its own; `ins
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from stepwarden.core.errors import PolicyViolationError
 from ._chat import ChatCall, CompletionCall
 from ._embeddings import EmbeddingsCall
 from ._estimate import Estimate
+from ._fast_json import parsed
 from ._place import Place
 from ._responses import ResponsesAttempt, ResponsesCall, settle_pending
 from ._send import guarded, guarded_async, timeout_of
@@ -66,6 +66,9 @@ class OpenAIRules:
         """
         if request.method != "POST" or not self.is_active:
             return None
+        raw = request.url.raw_path
+        if raw.endswith(b"/chat/completions") and b"?" not in raw:  # the most common, found without decoding
+            return WireAttempt(ChatCall(_json(request)), timeout_of(request), self.estimate)
         path = request.url.path
         if path.endswith("/responses"):
             return ResponsesAttempt(ResponsesCall(_json(request)), timeout_of(request), self.estimate)
@@ -100,7 +103,7 @@ uninstall = _place.uninstall
 
 def _json(request: Any) -> dict[str, Any]:
     try:
-        body = json.loads(request.content)
+        body = parsed(request.content)
     except ValueError:
         body = None
     if not isinstance(body, dict):

@@ -33,15 +33,14 @@ from stepwarden.core._policy import SideEffectLike
 from stepwarden.core.errors import BudgetExceededError, ToolDeniedError
 
 from ._agents_request import ASKED, EventReader, attempt_of, limited, reported_by
+from ._copies import REMEMBERED, Copies
 from ._estimate import Estimate, parse_estimate
 from ._gate import Gate, is_tool, refusal
 from ._guard import guard, is_guardable
-from ._streams import Watch
+from ._streams import Watch, continued
 
 _T = TypeVar("_T")
 
-_REMEMBERED = 256
-"""How many models a guard keeps copies of; more is an application that makes one for each request."""
 _MARK = "stepwarden_gate"
 
 
@@ -59,9 +58,8 @@ class GuardedModel(Model):
 
     def __init__(self, wrapped: Model, *, estimate: Estimate = "likely") -> None:
         self._wrapped = wrapped
-        self._estimate = parse_estimate(estimate)
-        # Copying a client costs more than a request does, so each model's is copied once.
-        self._on_the_wire: dict[int, tuple[Model, Model | None]] = {}
+        self._estimate = how = parse_estimate(estimate)
+        self._on_the_wire = Copies[Model, Model | None](lambda model: _with_guarded_client(model, how))
 
     @property
     def wrapped(self) -> Model:
@@ -72,7 +70,7 @@ class GuardedModel(Model):
         """Make a request that has room, and settle it by the usage of its response."""
         asked = _asked(args, kwargs)
         model = self.wrapped
-        wired = self._wired(model)
+        wired = self._on_the_wire.of(model)
         if wired is not None:
             return await wired.get_response(**asked)
         async with attempt_of(model, asked, self._estimate) as attempt:
@@ -84,7 +82,7 @@ class GuardedModel(Model):
         """Stream a request that has room, and settle it by what has come when the stream is left."""
         asked = _asked(args, kwargs)
         model = self.wrapped
-        wired = self._wired(model)
+        wired = self._on_the_wire.of(model)
         if wired is not None:
             async with aclosing(cast("Any", wired.stream_response(**asked))) as events:
                 async for event in events:
@@ -94,7 +92,7 @@ class GuardedModel(Model):
             source = aiter(model.stream_response(**limited(asked, attempt)))
             first = await anext(source, None)  # only now it is sent, and fails in the way of a call
             watch = Watch(attempt, EventReader())
-        async with aclosing(cast("Any", watch.pieces_async(_from(first, source)))) as events:
+        async with aclosing(cast("Any", watch.pieces_async(continued(first, source)))) as events:
             async for event in events:
                 yield event
 
@@ -105,16 +103,6 @@ class GuardedModel(Model):
     async def close(self) -> None:
         """Close the model."""
         await self._wrapped.close()
-
-    def _wired(self, model: Model) -> Model | None:
-        """Return the model with a guarded client, or None where its client is of no guarded SDK."""
-        known = self._on_the_wire.get(id(model))
-        if known is None:
-            if len(self._on_the_wire) >= _REMEMBERED:
-                self._on_the_wire.clear()
-            # The model itself is kept beside, so that its id stays its own.
-            self._on_the_wire[id(model)] = known = (model, _with_guarded_client(model, self._estimate))
-        return known[1]
 
 
 class _NamedModel(GuardedModel):
@@ -131,7 +119,7 @@ class _NamedModel(GuardedModel):
         self._provider = provider
         self._name = name
         self._models: dict[str | None, Model] = {}
-        self._on_the_wire = {}
+        self._on_the_wire = Copies(lambda model: _with_guarded_client(model, estimate))
 
     @property
     def wrapped(self) -> Model:
@@ -167,7 +155,7 @@ class GuardedProvider(ModelProvider):
     def get_model(self, model_name: str | None) -> GuardedModel:
         """Return the guarded model of a name; of none, the model of the step that is open when it is asked."""
         if model_name not in self._models:
-            if len(self._models) >= _REMEMBERED:
+            if len(self._models) >= REMEMBERED:
                 self._models.clear()
             self._models[model_name] = _NamedModel(self._provider, model_name, self._estimate)
         return self._models[model_name]
@@ -177,7 +165,9 @@ class GuardedProvider(ModelProvider):
         await self._provider.aclose()
 
 
-def guarded(agent: Agent[_T], *, side_effects: Mapping[str, SideEffectLike] | None = None) -> Agent[_T]:
+def guarded(
+    agent: Agent[_T], *, side_effects: Mapping[str, SideEffectLike] | None = None, estimate: Estimate = "likely"
+) -> Agent[_T]:
     """Return a copy of an agent whose tools are under the policy, and so of every agent that it hands off to.
 
     A tool that the policy refuses is rejected in the form of a tool guardrail, and one beyond `max_tool_calls` is not
@@ -191,20 +181,24 @@ def guarded(agent: Agent[_T], *, side_effects: Mapping[str, SideEffectLike] | No
             is one tool here: guard that agent before `as_tool`.
         side_effects: What tools may do, by their names; a tool that is not named here is the network, unless its
             function is decorated with `stepwarden.tool`.
+        estimate: How the input of a model object's requests is estimated, as for `GuardedModel`; one that is guarded
+            already keeps its own.
 
     Raises:
-        DefinitionError: If a side effect is none.
+        DefinitionError: If a side effect is none, or *estimate* is none.
     """
-    return cast("Agent[_T]", _Guarding(Gate(side_effects or {}, "guarded.side_effects")).agent(agent))
+    gate = Gate(side_effects or {}, "guarded.side_effects")
+    return cast("Agent[_T]", _Guarding(gate, parse_estimate(estimate)).agent(agent))
 
 
 class _Guarding:
     """Copy agents, each once, so that agents that hand off to one another in a circle still do."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, estimate: Estimate) -> None:
         self._gate = gate
+        self._estimate = estimate
         self._agents: dict[int, tuple[Any, Any]] = {}
-        self._tools: dict[int, tuple[FunctionTool, FunctionTool]] = {}
+        self._tools = Copies[FunctionTool, FunctionTool](lambda tool: _guarded_tool(tool, gate))
 
     def agent(self, agent: Any) -> Any:
         if isinstance(agent, _Guarded):
@@ -223,7 +217,7 @@ class _Guarding:
         copied.tools = [self.tool(tool) for tool in agent.tools]
         copied.handoffs = [self._handoff(one) for one in agent.handoffs]
         if isinstance(agent.model, Model) and not isinstance(agent.model, GuardedModel):
-            copied.model = GuardedModel(agent.model)
+            copied.model = GuardedModel(agent.model, estimate=self._estimate)
         return copied
 
     def tool(self, tool: Any) -> Any:
@@ -232,12 +226,7 @@ class _Guarding:
             return tool
         if is_tool(getattr(tool, "__wrapped__", None)):
             return tool
-        known = self._tools.get(id(tool))
-        if known is None:
-            if len(self._tools) >= _REMEMBERED:
-                self._tools.clear()
-            self._tools[id(tool)] = known = (tool, _guarded_tool(tool, self._gate))
-        return known[1]
+        return self._tools.of(tool)
 
     def check(self, tool: Any) -> Any:
         """Refuse a tool whose calls nobody is asked about, where the policy does."""
@@ -332,16 +321,3 @@ def _with_guarded_client(model: Model, estimate: Estimate) -> Model | None:
 
 def _asked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**dict(zip(ASKED, args, strict=False)), **kwargs}
-
-
-async def _from(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """Yield the first event, where there is one, and then the rest, and close them."""
-    try:
-        if first is not None:
-            yield first
-            async for event in rest:
-                yield event
-    finally:
-        close = getattr(rest, "aclose", None)
-        if close is not None:
-            await close()

@@ -25,23 +25,21 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition as AgentToolDefinition
 from pydantic_ai.toolsets import AbstractToolset
 
-from stepwarden.core._leaf import default_model
 from stepwarden.core._policy import SideEffectLike
 from stepwarden.core.errors import BudgetExceededError, DefinitionError, PolicyViolationError, ToolDeniedError
 
+from ._copies import Copies
 from ._estimate import Estimate, input_tokens, parse_estimate
 from ._gate import Gate, is_tool, refusal
 from ._guard import guard, is_guardable
 from ._input import ANY, Conversation
 from ._pydantic_ai_request import instructions_of, reported, text_of
 from ._seam import Attempt
-
-_REMEMBERED = 256
-"""How many models a guard keeps copies of; more is an application that makes one for each request."""
+from ._step_model import current_model
 
 
 class StepModel(WrapperModel):
-    """Be the model of the step that is open when a request is made.
+    """Stand for the model of the step that is open when a request is made.
 
     Args:
         fallback: The model where no scope around declares one; a name or a model of pydantic-ai's.
@@ -61,17 +59,7 @@ class StepModel(WrapperModel):
         Raises:
             DefinitionError: If there is neither.
         """
-        named = default_model() or self._fallback
-        if named is None:
-            raise DefinitionError(
-                "StepModel: no step or persona around declares a model; give one of them model=..., or StepModel a "
-                "fallback"
-            )
-        if isinstance(named, Model):
-            return named
-        if named not in self._models:
-            self._models[named] = self._resolve(named)
-        return self._models[named]
+        return current_model(self._fallback, self._models, self._resolve)
 
 
 class LateModel(WrapperModel):
@@ -109,11 +97,10 @@ class GuardedModel(WrapperModel):
 
     def __init__(self, wrapped: Model | str, *, estimate: Estimate = "likely") -> None:
         super().__init__(wrapped)
-        self._estimate = parse_estimate(estimate)
+        self._estimate = how = parse_estimate(estimate)
         if isinstance(wrapped, GuardedModel):
             wrapped.refuse_another(self._estimate)
-        # Copying a client costs more than a request does, so each model's is copied once.
-        self._on_the_wire: dict[int, tuple[Model, Any, Model | None]] = {}
+        self._on_the_wire = Copies[Model, Model | None](lambda model: _guarded_within(model, how))
 
     def refuse_another(self, estimate: Estimate) -> None:
         """Raise a `DefinitionError` where this model is to be guarded with another estimate than it has."""
@@ -182,16 +169,8 @@ class GuardedModel(WrapperModel):
 
     def _wired(self, model: Model) -> Model | None:
         """Return the model guarded further in, at its client or the models that it holds; None where it cannot be."""
-        connections = _connections(model)
-        known = self._on_the_wire.get(id(model))
         # An agent gives its model new connections where it runs on another event loop than before.
-        if known is None or known[1] is not connections:
-            if len(self._on_the_wire) >= _REMEMBERED:
-                self._on_the_wire.clear()
-            # The model itself is kept beside, so that its id stays its own.
-            known = (model, connections, _guarded_within(model, self._estimate))
-            self._on_the_wire[id(model)] = known
-        return known[2]
+        return self._on_the_wire.of(model, _connections(model))
 
     def _attempt(
         self,
@@ -315,18 +294,13 @@ class _Guarded:
 
     def __init__(self, estimate: Estimate) -> None:
         self._estimate = estimate
-        self._known: dict[int, GuardedModel] = {}
+        self._made = Copies[Model, GuardedModel](lambda model: GuardedModel(model, estimate=estimate))
 
     def of(self, model: Model) -> GuardedModel:
         if isinstance(model, GuardedModel):
             model.refuse_another(self._estimate)
             return model
-        guarded = self._known.get(id(model))
-        if guarded is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[id(model)] = guarded = GuardedModel(model, estimate=self._estimate)
-        return guarded
+        return self._made.of(model)
 
 
 def _connections(model: Model) -> Any:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stepwarden.core._book import Book, Change, Take
-from stepwarden.core._sheet import state_of
+from stepwarden.core._budget import Usage
+from stepwarden.core._sheet import state_of, usage_of
 from stepwarden.core.errors import LedgerError
 
 from ._account_pages import SQLitePages
@@ -46,6 +47,32 @@ class _Look(Change):
     def apply(self, pages: Any) -> None:
         """Read it."""
         self.found = tuple(state_of(pages, name, self._now_ns) for name in pages.names())
+
+
+class SettleLeft(Change):
+    """Settle what calls of processes that have died left uncertain on an account, since someone knows what they cost.
+
+    Args:
+        name: The account.
+        is_spent: Whether all of that was spent, or nothing.
+
+    Attributes:
+        calls: How many calls there were.
+        amount: What was uncertain of them.
+    """
+
+    frees = True
+
+    def __init__(self, name: str, *, is_spent: bool) -> None:
+        self._name = name
+        self._is_spent = is_spent
+        self.calls = 0
+        self.amount = Usage()
+
+    def apply(self, pages: Any) -> None:
+        """Settle it."""
+        self.calls, total = pages.settle_left(self._name, is_spent=self._is_spent)
+        self.amount = usage_of(total)
 
 
 class AccountStore:

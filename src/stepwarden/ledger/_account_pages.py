@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from stepwarden.core._account import Account
 from stepwarden.core._budget import BUDGET_FIELDS, Budget
-from stepwarden.core._sheet import Booking, Sheet, Terms, move
+from stepwarden.core._sheet import NOTHING, Booking, Sheet, Terms, added, move
 
 if TYPE_CHECKING:
-    from stepwarden.core._charge import Amounts
+    from stepwarden.core._sheet import Amounts
 
 
 class SQLitePages:
@@ -70,8 +70,17 @@ class SQLitePages:
         """Forget it: it is over."""
         self._database.execute("DELETE FROM account_holds WHERE key = ?", (entry.key,))
 
+    def note_uncertain(self, entry: Booking) -> None:
+        """Keep what is uncertain of a hold that is over, or forget it where nothing is any more."""
+        self._database.execute("DELETE FROM account_uncertain WHERE key = ?", (entry.key,))
+        if entry.uncertain != NOTHING:
+            self._database.executemany(
+                "INSERT INTO account_uncertain VALUES (?, ?, ?, ?, ?)",
+                [(entry.key, name, self._process, str(entry.at_ns), _plain(entry.uncertain)) for name in entry.names],
+            )
+
     def bury(self) -> None:
-        """Charge the holds of a process that has died: their input as estimated, the rest uncertain."""
+        """Charge the holds of a process that has died: their input as estimated, the rest uncertain, until settled."""
         query = "SELECT key, accounts, at, held, input_cost FROM account_holds WHERE process = ?"
         for key, names, at, held, input_cost in self._database.execute(query, (self._process,)).fetchall():
             entry = Booking(tuple(Account(name) for name in json.loads(names)), int(at))
@@ -79,8 +88,31 @@ class SQLitePages:
             entry.held = _amounts(held)
             tokens_in, tokens_out, cost, calls = entry.held
             charged = int(input_cost)
-            move(self, entry, (0, 0, 0, 0), (tokens_in, 0, charged, calls), (0, tokens_out, cost - charged, 0))
+            move(self, entry, NOTHING, (tokens_in, 0, charged, calls), (0, tokens_out, cost - charged, 0))
             self.forget(entry)
+            self.note_uncertain(entry)
+        self._database.execute("UPDATE account_uncertain SET process = NULL WHERE process = ?", (self._process,))
+
+    def settle_left(self, name: str, *, is_spent: bool) -> tuple[int, Amounts]:
+        """Settle what calls of processes that have died left uncertain on an account.
+
+        Args:
+            name: The account.
+            is_spent: Whether all of that was spent, or nothing.
+
+        Returns:
+            How many calls there were, and what was uncertain of them.
+        """
+        query = "SELECT key, at, uncertain FROM account_uncertain WHERE account = ? AND process IS NULL"
+        left = self._database.execute(query, (name,)).fetchall()
+        total = NOTHING
+        for key, at, uncertain in left:
+            entry = Booking((Account(name),), int(at))
+            entry.key, entry.uncertain = key, _amounts(uncertain)
+            total = added(total, entry.uncertain)
+            move(self, entry, NOTHING, entry.uncertain if is_spent else NOTHING, NOTHING)
+            self._database.execute("DELETE FROM account_uncertain WHERE key = ? AND account = ?", (key, name))
+        return len(left), total
 
 
 def _plain(amounts: Amounts) -> str:

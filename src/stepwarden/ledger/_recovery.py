@@ -73,7 +73,10 @@ def recover_in(database: sqlite3.Connection, path: Path) -> tuple[RecoveredRun, 
     """Do the same in a file that is open; arguments and errors as in `recover`."""
     try:
         # A run may have ended, and its process died before the last settlement was in its accounts.
-        query = "SELECT process FROM runs WHERE ended_at IS NULL UNION SELECT process FROM account_holds"
+        query = (
+            "SELECT process FROM runs WHERE ended_at IS NULL UNION SELECT process FROM account_holds"
+            " UNION SELECT process FROM account_uncertain WHERE process IS NOT NULL"
+        )
         open_in = {process for (process,) in database.execute(query)}
         recovered: list[tuple[int, RecoveredRun]] = []
         for process in sorted(open_in | set(names(path))):

@@ -158,11 +158,27 @@ def records_as_they_came(database: sqlite3.Connection) -> None:
     look_up_receipts(database)
 
 
+def uncertain_calls(database: sqlite3.Connection) -> None:
+    """Make the table of calls whose cost did not become known, each on each of its accounts."""
+    # Without a process, it has died and will never learn it.
+    database.execute(
+        """CREATE TABLE account_uncertain(
+            key TEXT NOT NULL,
+            account TEXT NOT NULL,
+            process TEXT,
+            at TEXT NOT NULL,
+            uncertain TEXT NOT NULL,
+            PRIMARY KEY(key, account)
+        ) STRICT, WITHOUT ROWID"""
+    )
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     runs_and_records,
     receipts_to_look_up,
     accounts,
     records_as_they_came,
+    uncertain_calls,
 )
 """In the order in which they run; one that was released is never changed, only followed by others."""
 
@@ -204,10 +220,10 @@ def prepare(database: sqlite3.Connection, path: str) -> None:
 
 def check_owner(database: sqlite3.Connection, path: str) -> None:
     """Raise a `LedgerError` if a file has something in it that is no ledger."""
+    # In this order: another process may make the ledger in between, with its tables and its mark in one transaction.
+    has_tables = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     owner = database.execute("PRAGMA application_id").fetchone()[0]
-    if owner == APPLICATION:
-        return
-    if owner or database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+    if owner != APPLICATION and (owner or has_tables):
         raise LedgerError(f"{path} is another program's SQLite file, not a stepwarden ledger; name another file")
 
 

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 class SQLiteLedger:
     """Keep runs in one SQLite file on a local disk, so that nothing that was acknowledged is lost.
 
-    Opening it makes the file where there is none, brings an older one to this version, and accounts for the runs of
-    processes that have died. A forked child opens the file anew when it first uses the ledger.
+    Opening it creates the file if there is none, migrates an older one to this version, and accounts for the runs of
+    processes that have died. A forked child opens the file again when it first uses the ledger.
 
     Args:
-        path: The file; directories that are missing are made.
-        durability: ``"full"``: what is acknowledged survives a power cut, at one disk flush a commit;
-            ``"process"``: it survives the death of the process, and not that of the machine.
+        path: The file; missing directories are created.
+        durability: ``"full"``: what is acknowledged survives a power cut, at one disk flush per commit;
+            ``"process"``: it survives a crash of the process, but not of the machine.
 
     Raises:
         DefinitionError: If an argument cannot be right.
@@ -51,6 +51,11 @@ class SQLiteLedger:
         given: object = path
         if not isinstance(given, str | os.PathLike) or not os.fspath(given):
             raise DefinitionError(f"path must be the path of a file, not {path!r}")
+        # Each would be the name of a file here, and whoever writes it means something else.
+        if given == ":memory:":
+            raise DefinitionError("path must be the path of a file, not ':memory:'; MemoryLedger() is kept in memory")
+        if isinstance(given, str) and "://" in given:
+            raise DefinitionError(f"path must be the path of a file, not the address {path!r}")
         if durability not in DURABILITIES:
             raise DefinitionError(f"durability must be one of {', '.join(DURABILITIES)}, not {durability!r}")
         self.path = Path(os.path.abspath(path))  # noqa: PTH100 - a link stays a link

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from stepwarden.core._tree import runs_event_loop
+from stepwarden.core._tree import running_loop
 from stepwarden.core.errors import LedgerError
 
 from ._entry import Entry, Outlet
@@ -114,17 +114,16 @@ class Writer(Outlet):
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Do the same without blocking the event loop."""
-        if not runs_event_loop():  # some other library's loop runs it
+        loop = running_loop()
+        if loop is None:  # some other library's loop runs it
             self.wait()
             return
-        import asyncio
-
-        loop = asyncio.get_running_loop()
         self._refuse_closed()
         waiting = _Waiting(loop.create_future(), loop)
         self._call(waiting)
         yield from waiting.gate
-        self._raise(waiting.failure)
+        if waiting.failure is not None:
+            self._raise(waiting.failure)
 
     def tidy(self) -> None:
         """Wait until everything appended before is durable and can be looked up.

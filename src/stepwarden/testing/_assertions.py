@@ -47,7 +47,12 @@ def assert_receipts(run: Run | Iterable[Receipt], *expected: tuple[str, str]) ->
 
     Raises:
         AssertionError: If the receipts are others; it shows where the two lists differ, and why steps failed.
+        TypeError: If something that is expected is no pair.
     """
+    for pair in expected:
+        given: object = pair
+        if not isinstance(given, tuple | list) or len(given) != 2:  # noqa: PLR2004 - a pair has two
+            raise TypeError(f'expected: {pair!r} is no pair of a name and a status, such as ("classify", "completed")')
     receipts = _receipts(run)
     if [(receipt.name, str(receipt.status)) for receipt in receipts] == [(name, str(end)) for name, end in expected]:
         return

@@ -74,6 +74,31 @@ assert [dict(vars(place)) for place in places] == before
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
+def test_the_integrations_of_frameworks_patch_nothing():
+    """Importing them, and making what they guard with, leaves both SDKs and the frameworks' classes as they were."""
+    script = f"""
+import importlib
+import agents, anthropic, mcp, openai, pydantic_ai.models.wrapper
+from langchain.agents.middleware import AgentMiddleware
+from langchain_core.language_models import BaseChatModel
+places = [getattr(importlib.import_module(p.rpartition(".")[0]), p.rpartition(".")[2]) for p in {[*PLACES["anthropic"], *PLACES["openai"]]!r}]
+places += [agents.Agent, agents.Model, agents.OpenAIChatCompletionsModel, agents.OpenAIResponsesModel]
+places += [mcp.Client, mcp.ClientSession, AgentMiddleware, BaseChatModel]
+places += [pydantic_ai.Agent, pydantic_ai.models.Model, pydantic_ai.models.wrapper.WrapperModel]
+before = [dict(vars(place)) for place in places]
+from stepwarden.integrations import langchain, mcp, openai_agents, pydantic_ai
+pydantic_ai.Guard(), langchain.Guard(), openai_agents.GuardedProvider()
+openai_agents.guarded(agents.Agent("a")), pydantic_ai.GuardedModel("test")
+# Python itself keeps lists of subclasses and of what is abstract there.
+kept = {{"_abc_impl", "__abstractmethods__"}}
+for place, had in zip(places, before):
+    has = dict(vars(place))
+    changed = [name for name in {{*had, *has}} - kept if had.get(name) is not has.get(name)]
+    assert not changed, (place, changed)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+
+
 def test_clients_made_before_and_after_are_covered_until_uninstall(server, installable):
     """Every client in the process counts once for each call while it is installed, and not at all afterwards."""
 

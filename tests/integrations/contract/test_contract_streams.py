@@ -9,6 +9,7 @@ import pytest
 import stepwarden as sw
 from stepwarden.testing import Cut, Reply
 from tests.integrations.contract.face import PRICES, play
+from tests.integrations.contract.faces import FACES
 
 LONG = Reply(text="word " * 30, chunk_delay=0.002)
 """Many pieces of text, one after the other."""
@@ -191,6 +192,40 @@ def test_a_stream_is_ended_at_max_seconds_and_its_error_carries_the_text(server,
     assert error.partial.startswith(said)
     assert len(error.partial) < 150
     assert (total.calls, total.estimated_calls) == (1, 1)
+
+
+# One of each kind of client: it takes as long as the limit is.
+CANCELLED = [
+    face
+    for face in FACES
+    if face.is_async and face.streams and face.ends_streams and not face.is_installed and "beta" not in face.name
+]
+
+
+@pytest.mark.parametrize("face", CANCELLED, ids=str)
+def test_a_scope_whose_own_timeout_cancels_the_reader_keeps_the_text(server, face):
+    """A block's time-out cancels what it waits for, in whatever framework; its error carries what had been received."""
+
+    async def scenario():
+        said = []
+        async with face.client(server) as client:
+            # The first call in a run loads what takes a while, as the prices are.
+            with sw.Run():
+                await face.ask(client)
+            server.default = Reply(text="word " * 400, chunk_delay=0.01)
+            async with sw.Run() as run:
+                with pytest.raises(sw.BudgetExceededError) as caught:
+                    async with sw.step("s", budget=sw.Budget(max_seconds=0.7)):
+                        async for piece in face.iterate(await face.start(client, output=500)):
+                            said.append(face.text(piece))  # noqa: PERF401 - each counts, until it breaks off
+        return run, "".join(said), caught.value
+
+    run, said, error = play(scenario)
+    assert (error.limit, error.phase, error.reason) == ("max_seconds", "deadline", "deadline")
+    assert said.startswith("word word")
+    assert error.partial.startswith(said)
+    assert (run.total.calls, run.total.estimated_calls) == (1, 1)
+    assert (run.held, run.uncertain) == (sw.Usage(), sw.Usage())
 
 
 @pytest.mark.parametrize("output", [100, 20], ids=["whole", "cut"])
