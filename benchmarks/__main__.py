@@ -5,7 +5,20 @@ import os
 import platform
 import sys
 
-from benchmarks import growth, guard, hold, importing, ledger, ledger_growth, memory, parallel, record, step, verify
+from benchmarks import (
+    growth,
+    guard,
+    guard_frameworks,
+    hold,
+    importing,
+    ledger,
+    ledger_growth,
+    memory,
+    parallel,
+    record,
+    step,
+    verify,
+)
 from benchmarks._measure import ROUNDS, ROW_HEADINGS, Row, markdown_table, time_against_floor
 from benchmarks.floor import run_floor
 
@@ -57,7 +70,7 @@ def main() -> int:
     grown = ledger_growth.cases(ledger_growth.SIZES[:2] if options.short else ledger_growth.SIZES)
     print(markdown_table(ledger_growth.HEADINGS, [size.cells() for size in grown]), end="\n\n")
 
-    calls = guard.cases(20 if options.short else 100)
+    calls = [each for module in (guard, guard_frameworks) for each in module.cases(20 if options.short else 100)]
     print(markdown_table(guard.HEADINGS, [case.cells() for case in calls]), end="\n\n")
 
     curves = growth.curves(100, LARGEST[options.short])

@@ -1,13 +1,17 @@
-"""What a guard adds to one call of an SDK's client, on the scripted server: against the same client without it.
+"""What a guard adds to one call of an SDK, on the scripted server: against the same call without it.
 
-The calls with and without the guard take turns, one by one, so that a busy machine slows both. CPU is that of the
-thread that makes the calls, which the server does not share.
+The calls with and without the guard take turns, one by one, so that a busy machine slows both; which of a pair comes
+first takes turns, too. Of each round the medians are compared, since one call that another process interrupted would
+otherwise outweigh the whole difference. The server is a thread of the same process, and MCP's is a task of the same
+loop: what a provider takes in reality, hundreds of times as long, is not in the call that the ratio is of. CPU is that
+of the thread that makes the calls, which the scripted server does not share.
 """
 
 import asyncio
 import gc
 import statistics
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
@@ -19,22 +23,23 @@ from stepwarden.testing import Reply, ScriptedModel
 MODEL = "m"
 PRICES = {MODEL: {"input": 1, "output": 2}}
 BUDGET = sw.Budget(max_tokens=1_000_000_000, max_usd=1_000_000)
-MESSAGES: Any = [
-    {"role": "system", "content": "You answer in one sentence. " * 20},
-    {"role": "user", "content": "Which river flows through the most capitals?"},
-]
+SYSTEM = "You answer in one sentence. " * 20
+QUESTION = "Which river flows through the most capitals?"
+MESSAGES: Any = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
+MAX_TOKENS = 60
+REPLY = Reply("The Danube.", input_tokens=150, output_tokens=4)
 MOST_RATIO = 1.03
 MOST_CPU_MICROSECONDS = 100.0
 
 HEADINGS = ("one call", "unguarded (µs)", "guarded, as a ratio", "CPU that the guard adds (µs)", "goal", "met")
 
-Timed = tuple[int, int]
-"""Nanoseconds of wall time, and of CPU."""
+Call = Callable[[], Any]
+AsyncCall = Callable[[], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a guard added to one client's calls; medians over the rounds."""
+    """What a guard added to one SDK's calls; medians over the rounds of the medians of each."""
 
     client: str
     microseconds: float
@@ -53,8 +58,70 @@ class Case:
         return (self.client, *numbers, goal, yes_or_no(self.is_met))
 
 
+class Turns:
+    """Let calls with and without a guard take turns, and compare the times that they took."""
+
+    def __init__(self, repetitions: int) -> None:
+        self._repetitions = repetitions
+        self._wall: tuple[list[int], list[int]] = ([], [])
+        self._cpu: tuple[list[int], list[int]] = ([], [])
+        self._which = 0
+        self._found: list[tuple[float, float, float]] = []
+
+    def __iter__(self) -> Iterator[int]:
+        """Give which of the two is to be called, 0 for the one without a guard; tell of each with `took`."""
+        for round_number in range(ROUNDS + 1):
+            gc.collect()
+            self._wall, self._cpu = ([], []), ([], [])
+            for number in range(self._repetitions):
+                for self._which in (0, 1) if number % 2 else (1, 0):
+                    yield self._which
+            if round_number:  # the first one only warms up
+                plain, guarded = (statistics.median(each) for each in self._wall)
+                added = statistics.median(self._cpu[1]) - statistics.median(self._cpu[0])
+                self._found.append((plain / 1_000, guarded / plain, added / 1_000))
+
+    def took(self, wall: int, cpu: int) -> None:
+        """Note how long a call took, in nanoseconds of wall time and of CPU."""
+        self._wall[self._which].append(wall)
+        self._cpu[self._which].append(cpu)
+
+    def case(self, name: str) -> Case:
+        """Give what was found."""
+        return Case(name, *map(statistics.median, zip(*self._found, strict=True)))
+
+
+def compare(name: str, plain: Call, guarded: Call, repetitions: int) -> Case:
+    """Time two functions.
+
+    Args:
+        name: What the row is called.
+        plain: Makes one call without a guard.
+        guarded: Makes the same call with one.
+        repetitions: How many calls of each kind a round has.
+    """
+    calls, turns = (plain, guarded), Turns(repetitions)
+    with sw.Run(budget=BUDGET, prices=PRICES), sw.step("ask"):
+        for which in turns:
+            call, wall, cpu = calls[which], perf_counter_ns(), thread_time_ns()
+            call()
+            turns.took(perf_counter_ns() - wall, thread_time_ns() - cpu)
+    return turns.case(name)
+
+
+async def compare_async(name: str, plain: AsyncCall, guarded: AsyncCall, repetitions: int) -> Case:
+    """Time two coroutine functions; arguments as for `compare`."""
+    calls, turns = (plain, guarded), Turns(repetitions)
+    async with sw.Run(budget=BUDGET, prices=PRICES), sw.step("ask"):
+        for which in turns:
+            call, wall, cpu = calls[which], perf_counter_ns(), thread_time_ns()
+            await call()
+            turns.took(perf_counter_ns() - wall, thread_time_ns() - cpu)
+    return turns.case(name)
+
+
 def cases(repetitions: int) -> list[Case]:
-    """Measure each SDK's two clients.
+    """Measure the clients of each SDK.
 
     Args:
         repetitions: How many calls of each kind a round has.
@@ -62,61 +129,37 @@ def cases(repetitions: int) -> list[Case]:
     import anthropic
     import openai
 
-    with ScriptedModel(default=Reply("The Danube.", input_tokens=150, output_tokens=4)) as server:
-        host = server.base_url.removesuffix("/v1")
+    with ScriptedModel(default=REPLY) as server:
         plain: dict[str, Any] = {"api_key": "none", "max_retries": 0}
         with openai.OpenAI(base_url=server.base_url, **plain) as client:
-            found = [_sync("openai, sync", client, _chat, repetitions)]
-        found.append(asyncio.run(_opened("openai, async", openai.AsyncOpenAI, server.base_url, _chat, repetitions)))
-        with anthropic.Anthropic(base_url=host, **plain) as messages:
-            found.append(_sync("anthropic, sync", messages, _message, repetitions))
-        found.append(asyncio.run(_opened("anthropic, async", anthropic.AsyncAnthropic, host, _message, repetitions)))
+            chats = _chat(client), _chat(sw.guard(client))
+            found = [compare("openai, sync", *chats, repetitions)]
+        with anthropic.Anthropic(base_url=server.origin, **plain) as client:
+            messages = _message(client), _message(sw.guard(client))
+            found.append(compare("anthropic, sync", *messages, repetitions))
+        found += asyncio.run(_async_cases(server, repetitions))
     return found
 
 
-def _chat(client: Any) -> Any:
-    return client.chat.completions.create(model=MODEL, messages=MESSAGES, max_completion_tokens=60)
+async def _async_cases(server: ScriptedModel, repetitions: int) -> list[Case]:
+    import anthropic
+    import openai
+
+    plain: dict[str, Any] = {"api_key": "none", "max_retries": 0}
+    async with AsyncExitStack() as stack:
+        chat = await stack.enter_async_context(openai.AsyncOpenAI(base_url=server.base_url, **plain))
+        message = await stack.enter_async_context(anthropic.AsyncAnthropic(base_url=server.origin, **plain))
+        return [
+            await compare_async("openai, async", _chat(chat), _chat(sw.guard(chat)), repetitions),
+            await compare_async("anthropic, async", _message(message), _message(sw.guard(message)), repetitions),
+        ]
 
 
-def _message(client: Any) -> Any:
-    return client.messages.create(model=MODEL, system=MESSAGES[0]["content"], messages=MESSAGES[1:], max_tokens=60)
+def _chat(client: Any) -> Call:
+    create = client.chat.completions.create
+    return lambda: create(model=MODEL, messages=MESSAGES, max_completion_tokens=MAX_TOKENS)
 
 
-def _sync(name: str, client: Any, call: Callable[[Any], Any], repetitions: int) -> Case:
-    async def awaited(one: Any) -> None:
-        call(one)
-
-    # Nothing is awaited inside, so this loop adds the same few nanoseconds to both.
-    return asyncio.run(_case(name, client, awaited, repetitions))
-
-
-async def _opened(
-    name: str, kind: Callable[..., Any], address: str, call: Callable[[Any], Any], repetitions: int
-) -> Case:
-    async with kind(base_url=address, api_key="none", max_retries=0) as client:
-        return await _case(name, client, call, repetitions)
-
-
-async def _case(name: str, client: Any, call: Callable[[Any], Awaitable[Any]], repetitions: int) -> Case:
-    guarded = sw.guard(client)
-    walls, ratios, cpus = [], [], []
-    async with sw.Run(budget=BUDGET, prices=PRICES), sw.step("ask"):
-        for round_number in range(ROUNDS + 1):
-            gc.collect()
-            plain_wall = plain_cpu = guarded_wall = guarded_cpu = 0
-            for _ in range(repetitions):
-                wall, cpu = await _timed(client, call)
-                plain_wall, plain_cpu = plain_wall + wall, plain_cpu + cpu
-                wall, cpu = await _timed(guarded, call)
-                guarded_wall, guarded_cpu = guarded_wall + wall, guarded_cpu + cpu
-            if round_number:  # the first one only warms up
-                walls.append(plain_wall / repetitions / 1_000)
-                ratios.append(guarded_wall / plain_wall)
-                cpus.append((guarded_cpu - plain_cpu) / repetitions / 1_000)
-    return Case(name, statistics.median(walls), statistics.median(ratios), statistics.median(cpus))
-
-
-async def _timed(client: Any, call: Callable[[Any], Awaitable[Any]]) -> Timed:
-    wall, cpu = perf_counter_ns(), thread_time_ns()
-    await call(client)
-    return perf_counter_ns() - wall, thread_time_ns() - cpu
+def _message(client: Any) -> Call:
+    create = client.messages.create
+    return lambda: create(model=MODEL, system=SYSTEM, messages=MESSAGES[1:], max_tokens=MAX_TOKENS)

@@ -140,11 +140,14 @@ def test_the_receipt_names_the_last_model_used_else_the_declared_one():
 
 @pytest.mark.parametrize(
     ("model", "dollars"),
-    [("gpt", 3), ("openai:gpt", 3), ("azure:gpt", 3), ("openai:mini", 7)],
-)
+    [
+        ("gpt", 3), ("openai:gpt", 3), ("azure:gpt", 3), ("openai:mini", 7),
+        ("gpt-2025-08-07", 3), ("openai:gpt-20250807", 3), ("openai:mini-2025-08-07", 7),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("how", ["named", "step", "persona"])
-def test_a_providers_prefix_is_optional_for_prices(model, dollars, how):
-    """A model is priced with its `provider:` prefix or without, whether a call names it or a scope declares it."""
+def test_a_providers_prefix_and_a_date_are_optional_for_prices(model, dollars, how):
+    """A model is priced with its `provider:` prefix and its version's date or without, whoever names it."""
     named = model if how == "named" else None
     around = sw.persona("captain", model=model if how == "persona" else None)
     with sw.Run(prices=PRICES) as run, around, sw.step("plan", model=model if how == "step" else "") as scope:

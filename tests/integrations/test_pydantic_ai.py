@@ -393,6 +393,21 @@ with sw.Run() as run:
     assert [request.body["model"] for request in server.requests] == ["m", "m"]
 
 
+def test_the_client_of_a_model_is_copied_once(make, monkeypatch):
+    """A model that is asked again is not guarded again: copying its client takes as long as a call."""
+    model = make("m")
+    copies, copy = [], model.client.copy
+    monkeypatch.setattr(model.client, "copy", lambda *given, **named: copies.append(1) or copy(*given, **named))
+
+    async def scenario():
+        for _ in range(3):
+            await sw.llm_call_async("hello", model=model)
+
+    with sw.Run():
+        asyncio.run(scenario())
+    assert copies == [1]
+
+
 @pytest.mark.parametrize("is_named", [True, False], ids=["named", "object"])
 @pytest.mark.parametrize("estimate", ["likely", "upper_bound", lambda request: 7_777])
 def test_the_input_of_a_call_is_estimated_as_the_user_says(server, make, monkeypatch, is_named, estimate):

@@ -15,7 +15,7 @@ def add_accounts_commands(app: App) -> None:
         app: The program.
     """
     accounts = App(
-        name="accounts", help="Show, limit, pause and resume accounts, which are budgets that outlive a run."
+        name="accounts", help="Show, limit, pause, resume and settle accounts, which are budgets that outlive a run."
     )
     accounts.default(_list)
     accounts.command(_list, name="list")

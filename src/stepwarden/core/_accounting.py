@@ -90,9 +90,9 @@ def measure(
     rates: Rates | None,
     input_tokens: int,
     output_tokens: int,
-    cache_read_tokens: object,
-    cache_write_tokens: object,
-    reasoning_tokens: object,
+    read: int,
+    write: int,
+    reasoned: int,
     *,
     estimated: bool,
     unpriced_part: bool = False,
@@ -106,31 +106,23 @@ def measure(
         rates: What its model charges, or None.
         input_tokens: All input.
         output_tokens: All output.
-        cache_read_tokens: The part of the input that was read from a cache.
-        cache_write_tokens: The part of the input that was written to a cache.
-        reasoning_tokens: The part of the output that was reasoning.
+        read: The part of the input that was read from a cache.
+        write: The part of the input that was written to a cache.
+        reasoned: The part of the output that was reasoning.
         estimated: Whether the numbers were estimated.
         unpriced_part: Whether a part of it has no price, so that the cost is too low.
 
     Raises:
         TypeError: If a count is no int.
     """
-    # Each of these is a plain 0 as a rule; nothing is called for that.
-    read = cache_read_tokens if type(cache_read_tokens) is int else count(cache_read_tokens, "cache_read_tokens")
-    write = cache_write_tokens if type(cache_write_tokens) is int else count(cache_write_tokens, "cache_write_tokens")
-    reasoned = reasoning_tokens if type(reasoning_tokens) is int else count(reasoning_tokens, "reasoning_tokens")
-    if read < 0 or write < 0 or reasoned < 0:
-        read, write, reasoned = max(0, read), max(0, write), max(0, reasoned)
-    if cost is None and rates is not None:
-        cost = rates.cost(
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            cache_read_tokens=read,
-            cache_write_tokens=write,
-            reasoning_tokens=reasoned,
-        )
-    elif cost is None and not input_tokens and not output_tokens:
-        cost = 0
+    if read.__class__ is not int or read < 0:
+        read = count(read, "cache_read_tokens")
+    if write.__class__ is not int or write < 0:
+        write = count(write, "cache_write_tokens")
+    if reasoned.__class__ is not int or reasoned < 0:
+        reasoned = count(reasoned, "reasoning_tokens")
+    if cost is None:
+        cost = actual_cost(rates, input_tokens, output_tokens, read, write, reasoned)
     if cost is not None and not (read or write or reasoned or estimated or unpriced_part):
         return cost, None, None
     error = unpriced(scope, model) if cost is None and has_usd_limit(scope) else None

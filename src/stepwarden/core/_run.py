@@ -24,7 +24,7 @@ from ._queue import end, look
 from ._rates import Rates
 from ._receipt import Receipt, ReceiptError, Status
 from ._scope import Scope
-from ._settings import PriceTable, parse_ledger, parse_prices, settings
+from ._settings import PriceTable, parse_ledger, parse_prices, rates_in, settings
 from ._tree import Tree, current_flow, entered
 from ._watch import Recorded, Watched, Watcher, close_scope, watch
 from .errors import DefinitionError, ForkedRunError, RunClosedError
@@ -187,14 +187,13 @@ class Run(Scope):
         """Return what *model* charges under this run, or None where it has no price."""
         if not model:
             return None
-        _, _, bare = model.partition(":")
         run: Run | None = self
         while run is not None:
-            rates = run._table.get(model) or run._table.get(bare)
+            rates = rates_in(run._table, model)
             if rates is not None:
                 return rates
             run = None if run.parent is None else run.parent.run
-        rates = settings.prices.get(model) or settings.prices.get(bare)
+        rates = rates_in(settings.prices, model)
         return settings.look_up_price(model) if rates is None else rates
 
     def __enter__(self) -> Self:

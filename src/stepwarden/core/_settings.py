@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import warnings
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 PriceTable = Mapping[str, Mapping[str, Any]]
 _UNSCOPED = ("warn", "refuse", "pass")
+_DATE = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
+"""How providers name a version of a model in their replies, whatever name it was called by."""
 
 
 def parse_prices(table: object, path: str = "prices") -> dict[str, Rates]:
@@ -37,6 +40,21 @@ def parse_prices(table: object, path: str = "prices") -> dict[str, Rates]:
     if not isinstance(table, Mapping):
         raise DefinitionError(f"{path} must be a mapping of model names to prices, not {table!r}")
     return {parse_name(model, f"a model in {path}"): rates_from_mapping(model, entry) for model, entry in table.items()}
+
+
+def rates_in(table: Mapping[str, Rates], model: str) -> Rates | None:
+    """Return what a user's table says of a model; what it says of a name holds for its dated versions, too.
+
+    Args:
+        table: The table.
+        model: The model's name, with or without a provider before a colon, as called or as a reply gives it.
+    """
+    rates = table.get(model) if table else None
+    if rates is not None or not table:
+        return rates
+    _, _, bare = model.partition(":")
+    undated = _DATE.sub("", model)
+    return table.get(bare) or (None if undated == model else rates_in(table, undated))
 
 
 def parse_ledger(ledger: object, path: str) -> Ledger:

@@ -121,25 +121,29 @@ _REMEMBERED = 256
 
 
 class _Models:
-    """Keep the models that were named, whose clients keep connections, and guards of them by how input is estimated."""
+    """Keep the models that were named, whose clients keep connections, and guards of models for each estimate."""
 
     def __init__(self) -> None:
         self._models: dict[str, Model] = {}
-        self._guarded: dict[tuple[str, Estimate], Model] = {}
+        self._guarded: dict[tuple[str | int, Estimate], Model] = {}
 
-    def guarded(self, name: str, estimate: Estimate) -> Model:
-        """Return the model of a name, guarded."""
+    def guarded(self, named: Model | str, estimate: Estimate) -> Model:
+        """Return a model, or that of a name, guarded: a guard copies the model's client, which costs a call's time."""
         from pydantic_ai.models import infer_model
 
         from .pydantic_ai import GuardedModel
 
-        found = self._guarded.get((name, estimate))
+        key = named if isinstance(named, str) else id(named), estimate
+        found = self._guarded.get(key)
         if found is None:
-            if name not in self._models:
-                self._models[name] = infer_model(name)
+            if isinstance(named, str):
+                if named not in self._models:
+                    self._models[named] = infer_model(named)
+                named = self._models[named]
             if len(self._guarded) >= _REMEMBERED:
                 self._guarded.clear()
-            self._guarded[name, estimate] = found = GuardedModel(self._models[name], estimate=estimate)
+            # It keeps the model, whose id so stays its own.
+            self._guarded[key] = found = GuardedModel(named, estimate=estimate)
         return found
 
 
@@ -152,15 +156,11 @@ def _resolved(model: str | Model | None, estimate: Estimate) -> Model:
 
     from pydantic_ai.models import Model
 
-    from .pydantic_ai import GuardedModel
-
     named = model or default_model()
     if named is None:
         raise DefinitionError("llm_call: no model is named, and no step or persona around declares one; give model=...")
     if not isinstance(named, str | Model):
         raise TypeError(f'model must be "provider:model", a model of pydantic-ai\'s or None, not {named!r}')
-    if not isinstance(named, str):
-        return GuardedModel(named, estimate=estimate)
     return _by_loop.setdefault(asyncio.get_running_loop(), _Models()).guarded(named, estimate)
 
 

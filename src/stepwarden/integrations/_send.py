@@ -108,13 +108,16 @@ def _granted(request: Any, attempt: WireAttempt) -> Any:
     left = attempt.time_left()
     if body is None and left is None:
         return request
-    headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
     extensions = dict(request.extensions)
     if left is not None:
         given = {name: value for name, value in (extensions.get("timeout") or {}).items() if value is not None}
         extensions["timeout"] = {name: min(left, given.get(name, left)) for name in _TIMEOUTS}
     content = request.content if body is None else body
-    return type(request)(request.method, request.url, headers=headers, content=content, extensions=extensions)
+    made = type(request)(request.method, request.url, content=content, extensions=extensions)
+    # Given to the new request, they would be read and written one by one.
+    made.headers = request.headers.copy()
+    made.headers["content-length"] = str(len(content))
+    return made
 
 
 def watch(response: Any, attempt: WireAttempt) -> None:

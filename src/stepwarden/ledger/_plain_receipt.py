@@ -19,9 +19,14 @@ class PlainForm:
     Args:
         run: The run's id.
         fields: The fields that they have in common; without ``parent`` where that is another number for each.
+
+    Attributes:
+        nests: Whether it is.
+        pattern: The record, with a place for each number that is another one for each.
+        record: The record of one that has 0 for each of them.
     """
 
-    __slots__ = ("_pattern", "fields", "nests", "record")
+    __slots__ = ("fields", "nests", "pattern", "record")
 
     def __init__(self, run: str, fields: Mapping[str, Any]) -> None:
         self.fields = fields
@@ -30,14 +35,8 @@ class PlainForm:
         common = {**fields, "v": VERSION, "kind": "receipt", "run": run}
         texts |= {name: canonical({name: value})[1:-1].replace(b"%", b"%%") for name, value in common.items()}
         # What SQLite is given as it is takes a fifth of the time that bytes take, which it first tries to adapt.
-        self._pattern = bytearray(b"{" + b",".join(texts[name] for name in sorted(texts)) + b"}")
-        self.record: ReceiptRecord = decode_receipt(self.encode(0, 0, 0, 0, 0))
-
-    def encode(self, seq: int, at_ns: int, duration_ns: int, parent: int, step: int) -> bytes:
-        """Write a record as `encode` of its fields does; *parent* counts only where that is a number of its own."""
-        if self.nests:
-            return self._pattern % (at_ns, duration_ns, parent, seq, step)
-        return self._pattern % (at_ns, duration_ns, seq, step)
+        self.pattern = bytearray(b"{" + b",".join(texts[name] for name in sorted(texts)) + b"}")
+        self.record: ReceiptRecord = decode_receipt(PlainReceipt(self, 0, 0, 0, 0).encode(0))
 
 
 class PlainReceipt:
@@ -62,7 +61,10 @@ class PlainReceipt:
 
     def encode(self, seq: int) -> bytes:
         """Write its record, which is the run's record of this number."""
-        return self.form.encode(seq, self.at_ns, self._duration_ns, self._parent, self._step)
+        form = self.form
+        if form.nests:
+            return form.pattern % (self.at_ns, self._duration_ns, self._parent, seq, self._step)
+        return form.pattern % (self.at_ns, self._duration_ns, seq, self._step)
 
     @property
     def ended_at(self) -> int:
