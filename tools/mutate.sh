@@ -28,15 +28,8 @@ git archive HEAD | tar -x -C "$copy"
 # A few examples notice nearly all of them; what survives here is worth a try with all.
 cat >>"$copy/tests/conftest.py" <<'PYTHON'
 
-import gc
-
 settings.register_profile("mutants", settings.get_profile("ci"), max_examples=8, print_blob=False)
 settings.load_profile("mutants")
-
-
-def pytest_collection_finish() -> None:
-    gc.collect()
-    gc.freeze()
 PYTHON
 
 cd "$copy"

@@ -1,8 +1,10 @@
 """One block object that is entered again and again: what it remembers, and which of its scopes it leaves."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
+import threading
 import weakref
 
 import pytest
@@ -68,3 +70,29 @@ def test_an_abandoned_scope_still_stops_its_timer():
         gc.collect()
         assert loop() is None
     assert len(run.receipts) == 1
+
+
+def test_a_block_that_the_end_of_its_run_closed_is_left_without_an_error():
+    """A thread whose run another thread ends leaves its block in peace, also when it has asked what is in force since."""
+    entered, ended = threading.Event(), threading.Event()
+    errors = []
+
+    def work():
+        try:
+            with sw.step("s"):
+                entered.set()
+                ended.wait(60)
+                assert sw.current_step() is None
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    with sw.Run():
+        with contextlib.suppress(sw.ScopeOrderError), sw.Run() as inner:
+            thread = threading.Thread(target=sw.propagate(work))
+            thread.start()
+            entered.wait(60)
+        ended.set()
+        thread.join(60)
+    assert errors == []
+    assert [(receipt.name, receipt.status) for receipt in inner.receipts] == [("s", "abandoned")]

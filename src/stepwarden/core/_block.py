@@ -151,6 +151,11 @@ class Block(Generic[S]):
                 return scope
             scope = scope.parent
         still_open = [one for one in tuple(self._open) if one.status is None]
+        if not still_open:
+            # What its run's end in another thread has closed, and whoever asked for the leaf has stepped out of since.
+            flow = current_flow()
+            left = [one for one in tuple(self._open) if one.run.status is not None and one.flow == flow != one.run.flow]
+            still_open = sorted(left, key=lambda one: one.opened_ns)[-1:]
         if len(still_open) != 1:
             many = f"{len(still_open)} of its scopes are open" if still_open else "none of its scopes is open"
             raise ScopeOrderError(f"this {self._kind} block was left where it was not entered, and {many}")
