@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -41,6 +40,8 @@ def refuse_unknown_keys(
 
 
 def _meant(key: str, names: tuple[str, ...]) -> str | None:
+    import difflib  # here, since most processes never need it
+
     vocabulary = {word for name in names for word in name.split("_")} | _MEANS.keys()
     words: set[str] = set()
     for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", key):
