@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
@@ -209,7 +210,7 @@ class Run(Scope):
             self._place(self.plan, around)
             self._open_journal()
             if around is None:
-                entered[id(self.tree)] = self.tree
+                entered.add(weakref.ref(self.tree, entered.discard))
             self.flow = current_flow()
             set_leaf(self)
             watch(self)
@@ -297,7 +298,7 @@ class Run(Scope):
                         was_open = True
                         tree.open.pop(self.serial, None)
                         if self.parent is None:
-                            entered.pop(id(tree), None)
+                            entered.discard(weakref.ref(tree))
         except ForkedRunError:
             pass  # the run belongs to the parent process, which ends it
         if was_open and self.journal is not None:

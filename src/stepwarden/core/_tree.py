@@ -62,8 +62,7 @@ class Tree:
         self.tickets = count(1)
         self.waiting: set[Waiter] = set()
         self.looking: list[Scope] | None = None
-        key = id(self)
-        _trees[key] = weakref.ref(self, lambda _: _trees.pop(key, None))
+        _trees.add(weakref.ref(self, _trees.discard))
 
     @property
     def is_forked(self) -> bool:
@@ -87,13 +86,14 @@ def _refuse() -> NoReturn:
     )
 
 
-# A dictionary is copied in one go; a WeakSet cannot be looked through while another thread opens a run.
-_trees: dict[int, weakref.ref[Tree]] = {}
+# A set is copied in one go; a WeakSet cannot be looked through while another thread opens a run. And what the collector
+# calls to take a tree out is a function of C: see `_collector`.
+_trees: set[weakref.ref[Tree]] = set()
 _forked = _ForkedLock()
 
 
 def _live_trees() -> Iterator[Tree]:
-    return filter(None, (known() for known in _trees.copy().values()))
+    return filter(None, (known() for known in _trees.copy()))
 
 
 def _disown_trees() -> None:
@@ -123,12 +123,12 @@ def runs_event_loop() -> bool:
 
 
 # The trees whose run somebody entered: far fewer than all, which closed scopes keep for their receipts.
-entered: weakref.WeakValueDictionary[int, Tree] = weakref.WeakValueDictionary()
+entered: set[weakref.ref[Tree]] = set()
 
 
 def entered_run() -> str | None:
     """Return the name of a run that somebody entered and that is open now, anywhere in this process, or None."""
-    trees = (ref() for ref in entered.valuerefs())
+    trees = (known() for known in entered.copy())
     roots = (tree.open.get(1) for tree in trees if tree is not None and not tree.is_forked)
     return next((root.name for root in roots if root is not None), None)
 
