@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 import stepwarden as sw
-from stepwarden.core._book import SetTerms, Take
+from stepwarden.core._book import SetTerms, Settle, Take
 from stepwarden.core._draw import NextChange
 from tests.core.account_world import DAY, AccountWorld, FakeClock
 from tests.effort import EFFORT
@@ -424,3 +424,61 @@ def test_each_limit_of_an_account_is_told(limit):
     with sw.Run(accounts=[account], ledger=sw.MemoryLedger()), pytest.raises(sw.BudgetExceededError) as caught:
         sw.reserve(input_tokens=1, output_tokens=1, cost_usd=1).acquire()
     assert (caught.value.limit, caught.value.limit_value) == (limit, 0)
+
+
+def raise_once_after(monkeypatch, kind):
+    """Let a signal handler, as it were, raise where the next change of a kind has been worked out and not kept."""
+    apply, left = kind.apply, [KeyboardInterrupt]
+
+    def interrupted(change, pages):
+        apply(change, pages)
+        if left:
+            raise left.pop()
+
+    monkeypatch.setattr(kind, "apply", interrupted)
+
+
+@pytest.mark.parametrize("kind", [Take, Settle, SetTerms], ids=lambda kind: kind.__name__)
+def test_an_interrupted_change_is_made_whole_or_not_at_all(monkeypatch, kind):
+    """A change that an interrupt ends is not half made: what was asked for is dropped, and what ends a call is made up for."""
+    ledger = sw.MemoryLedger()
+    with sw.Run(ledger=ledger, accounts=[sw.Account("a", total=sw.Budget(max_usd=3))]) as run:
+        hold = sw.reserve(cost_usd=1).acquire()
+        raise_once_after(monkeypatch, kind)
+        with pytest.raises(KeyboardInterrupt):
+            if kind is SetTerms:
+                ledger.book.put(SetTerms("a", lambda terms: setattr(terms, "paused", "no")))
+            elif kind is Take:
+                sw.reserve(cost_usd=1, wait=False).acquire()
+            else:
+                hold.settle(input_tokens=0, output_tokens=0, cost_usd=1)
+        if kind is not Settle:
+            hold.settle(input_tokens=0, output_tokens=0, cost_usd=1)
+        spend(2)
+        with pytest.raises(sw.BudgetExceededError, match="account `a`"):
+            spend(1)
+    assert run.total.cost_usd == 3
+
+
+def test_a_refusal_that_is_interrupted_is_not_made_twice(monkeypatch):
+    """A change that was kept, and interrupted before it was over, is finished with the next one, and not made again."""
+    ledger = sw.MemoryLedger()
+    with sw.Run(ledger=ledger, accounts=[sw.Account("a", total=sw.Budget(max_usd=1))]):
+        spend(1)
+        book, left = ledger.book, [KeyboardInterrupt]
+        changes = [book.changes]
+
+        def look(_):
+            if left:
+                raise left.pop()
+            return changes[0]
+
+        monkeypatch.setattr(
+            type(book), "changes", property(look, lambda _, value: changes.insert(0, value)), raising=False
+        )
+        with pytest.raises(KeyboardInterrupt):
+            spend(1)
+        with pytest.raises(sw.BudgetExceededError, match="account `a`"):
+            spend(1)
+        book.put(SetTerms("a", lambda terms: terms.fixed.update(total=sw.Budget(max_usd=2))))
+        spend(1)

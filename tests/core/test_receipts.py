@@ -390,3 +390,12 @@ def test_a_receipt_says_by_how_much_input_estimates_were_too_low():
         ("input estimate too low for 1 call: 5 tokens more",),
     ]
     assert outer.receipt.own.input_tokens == 114
+
+
+def test_a_receipt_keeps_the_newest_settled_calls():
+    """Of more settled calls than it has room for, a receipt keeps the newest, and the sums have all."""
+    with sw.Run() as run, sw.step("s") as step:
+        for number in range(2_001):
+            sw.reserve(input_tokens=number).acquire().settle(input_tokens=number, output_tokens=0)
+    assert [call.input_tokens for call in step.receipt.calls] == list(range(1_001, 2_001))
+    assert run.total.calls == 2_001

@@ -55,7 +55,7 @@ class MemoryLedger:
         self.is_closed = False
         self.book: Book = MemoryBook()
         self._lock = threading.RLock()
-        _ledgers.add(self)
+        _ledgers.add(weakref.ref(self, _ledgers.discard))
 
     def open(self, run: Run) -> None:
         """Keep what a run leaves here too, from now on.
@@ -140,12 +140,13 @@ def keep_in_both(first: Keep, second: Keep) -> Keep:
 
 
 _DROPPED_AT_ONCE = 256
-_ledgers: weakref.WeakSet[MemoryLedger] = weakref.WeakSet()
+# What the collector calls to take one out is a function of C, which a WeakSet's is not: see `_collector`.
+_ledgers: set[weakref.ref[MemoryLedger]] = set()
 
 
 def _renew_locks() -> None:
     # Another thread may have held one when the process forked, and is not there to release it.
-    for ledger in tuple(_ledgers):
+    for ledger in filter(None, (known() for known in _ledgers.copy())):
         ledger._lock = threading.RLock()
 
 

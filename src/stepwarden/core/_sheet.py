@@ -144,11 +144,6 @@ def move(pages: Pages, entry: Booking, held: Amounts, spent: Amounts, uncertain:
     entry.put_back((held, spent, uncertain))
 
 
-def added(one: Amounts, other: Amounts) -> Amounts:
-    """Return the sum of two amounts."""
-    return _instead(one, NOTHING, other)
-
-
 def _instead(total: Amounts, old: Amounts, new: Amounts) -> Amounts:
     return (
         total[0] - old[0] + new[0], total[1] - old[1] + new[1],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stepwarden.core._account import Account
 from stepwarden.core._budget import BUDGET_FIELDS, Budget
-from stepwarden.core._sheet import NOTHING, Booking, Sheet, Terms, added, move
+from stepwarden.core._sheet import NOTHING, Booking, Sheet, Terms, move
 
 if TYPE_CHECKING:
     from stepwarden.core._sheet import Amounts
@@ -109,10 +109,15 @@ class SQLitePages:
         for key, at, uncertain in left:
             entry = Booking((Account(name),), int(at))
             entry.key, entry.uncertain = key, _amounts(uncertain)
-            total = added(total, entry.uncertain)
+            total = _added(total, entry.uncertain)
             move(self, entry, NOTHING, entry.uncertain if is_spent else NOTHING, NOTHING)
             self._database.execute("DELETE FROM account_uncertain WHERE key = ? AND account = ?", (key, name))
         return len(left), total
+
+
+def _added(one: Amounts, other: Amounts) -> Amounts:
+    first, second, third, fourth = (here + there for here, there in zip(one, other, strict=True))
+    return first, second, third, fourth
 
 
 def _plain(amounts: Amounts) -> str:
