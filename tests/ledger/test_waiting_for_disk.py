@@ -9,6 +9,7 @@ import threading
 import pytest
 
 import stepwarden as sw
+from stepwarden.core import _tree
 from stepwarden.ledger import _store
 from tests.ledger.conftest import kinds_in, records_in
 
@@ -431,3 +432,22 @@ def test_a_step_that_ends_out_of_order_in_a_recorded_run_is_told(path):
 
     with sw.SQLiteLedger(path) as ledger:
         assert asyncio.run(main()) == 2
+
+
+def test_a_coroutine_step_that_goes_on_in_a_forked_child_waits_for_no_disk(path, monkeypatch):
+    """Where the process has forked in the middle of a recorded step, the child leaves it and waits for nobody's disk."""
+
+    @sw.step
+    async def work(tree):
+        forked.setattr(tree, "lock", _tree._forked)
+        return "done"
+
+    async def main():
+        with sw.Run(ledger=ledger) as run:
+            result = await asyncio.wait_for(work(run.tree), 30)
+            forked.undo()
+            return result
+
+    with sw.SQLiteLedger(path) as ledger, monkeypatch.context() as forked:
+        assert asyncio.run(main()) == "done"
+    assert kinds_in(path).count("receipt") == 1  # the parent's, which ends the run

@@ -114,7 +114,7 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
                 if audience.is_heard or not is_innermost(scope):
                     return await run_async(conclude(scope, result, args, kwargs))
                 finish(scope)
-                if scope.run.journal is not None and not scope.tree.is_forked:  # pragma: no branch - a fork decides
+                if scope.run.journal is not None and not scope.tree.is_forked:
                     await scope.run.journal.ticket()
                 return result
             finish(scope)
