@@ -2,6 +2,7 @@
 
 import typing as _typing
 
+from .accounts import load_funds as _load_funds
 from .core._account import Account
 from .core._boundary import ErrorBoundary
 from .core._budget import Budget, Usage
@@ -53,6 +54,8 @@ if _typing.TYPE_CHECKING:
 
 # Where the core meets its price list; that list loads when the first model is looked up.
 _settings.look_up_price = _lookup
+# And the books that accounts are kept in, which load with the first account.
+_settings.load_funds = _load_funds
 # And where it meets who tells of what happens: each looks, when a run opens, whether anybody wants to hear.
 _settings.watches += (_watch_utilization, _watch_spans)
 _settings.listeners += (_TELEMETRY,)

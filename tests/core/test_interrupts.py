@@ -14,10 +14,10 @@ import threading
 import pytest
 
 import stepwarden as sw
-from stepwarden.core._book import Settle, Take
+from stepwarden.accounts._book import Settle, Take
+from stepwarden.accounts._memory_book import MemoryBook
+from stepwarden.accounts._sheet import Booking, usage_of
 from stepwarden.core._leaf import get_leaf
-from stepwarden.core._memory_book import MemoryBook
-from stepwarden.core._sheet import Booking, usage_of
 from tests.core.test_reentrancy import (
     LOOK_UP,
     Instants,

@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import settings
 
 import stepwarden as sw
-from tests.core.account_world import AccountWorld
+from tests.accounts.account_world import AccountWorld
 from tests.effort import EFFORT
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from rich.text import Text
 
 from stepwarden import Budget, DefinitionError, SQLiteLedger
-from stepwarden.core._account import AccountState, WindowState, parse_account_budget
-from stepwarden.core._book import SetTerms
-from stepwarden.core._sheet import Terms
+from stepwarden.accounts._book import SetTerms
+from stepwarden.accounts._sheet import Terms
+from stepwarden.accounts._window import AccountState, WindowState
+from stepwarden.core._account import parse_account_budget
 from stepwarden.ledger._account_book import SettleLeft
 
 from ._format import amount, held_of, plural, share, tokens_of, usd_of

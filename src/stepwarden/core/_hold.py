@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING, Any, Never
 
 from ._accounting import actual_cost, count, late_owner, measure, read_model
 from ._amount import CALL, COST, MOST_BITS, OUTPUT
 from ._charge import charge, exceeded, turn
-from ._draw import settle_entries
 from ._firing import fire_thresholds
+from ._funds import NOTHING
 from ._hooks import armed
 from ._meter import meter_of
 from ._money import Money, dollars, picodollars
@@ -21,12 +21,10 @@ from .errors import HoldClosedError
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from ._book import Book
     from ._meter import Meter
     from ._rates import Rates
     from ._run import Run
     from ._scope import Scope
-    from ._sheet import Booking
     from ._tree import Tree
 
 PENDING, OPEN, UNCERTAIN, CLOSED = "pending", "open", "uncertain", "closed"
@@ -80,8 +78,8 @@ class Hold:
     amount: int
     # What its run's journal calls it; set when it is first noted there.
     number: int
-    # What it holds on accounts, where there are any around; set when it is taken there.
-    entries: list[tuple[Book, Booking]]
+    # What it holds on accounts, where there are any around; the funds of its run set it and know what it is.
+    entries: Any
     # Whose own its estimate is, as what it was charged, and what is uncertain.
     guessed: tuple[Scope, CallEntry, Extra]
 
@@ -189,7 +187,7 @@ class Hold:
             except BaseException:
                 look(scope)  # a signal handler may have raised, and whoever can move must not wait for the next change
                 raise
-        if scope.run.journal is not None or scope.run.is_accounted:
+        if scope.run.journal is not None or scope.run.funds is not None:
             self._tell(scope.run, owner, call, extra)
         if armed.thresholds:
             fire_thresholds(scope, error)
@@ -318,13 +316,12 @@ class Hold:
         outcome = "released" if call is None else call[4]
         if run.journal is not None:
             run.journal.settled(self, owner, outcome, call, extra)
-        if run.is_accounted:
-            spent = (0, 0, 0, 0) if call is None else (call[1], call[2], call[3], 1)
-            uncertain = (0, 0, 0, 0)
+        if run.funds is not None:
+            spent = NOTHING if call is None else (call[1], call[2], call[3], 1)
+            uncertain = NOTHING
             if extra is not None and outcome == "uncertain":
                 uncertain = (0, extra.uncertain_output, extra.uncertain_cost, 0)
-            # It has none where it was taken before the persona with accounts was opened.
-            settle_entries(getattr(self, "entries", ()), spent, uncertain)
+            run.funds.settle(self, spent, uncertain)
 
     def let_go(self) -> None:
         """Be no longer known to the scope that keeps it."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from ._receipt import ReceiptError, Status
 from ._scope import Scope
+from ._settings import settings
 
 if TYPE_CHECKING:
     from ._plan import Plan
@@ -43,8 +44,8 @@ class PersonaScope(Scope):
         self.matched = set()
         super().open_under(plan, parent, outer)
         self.persona_scope = self
-        if plan.accounts:
-            self.run.is_accounted = True
+        if plan.accounts and self.run.funds is None:
+            self.run.funds = settings.load_funds()
         return self
 
     def close(self, status: Status, error: ReceiptError | None = None) -> bool:

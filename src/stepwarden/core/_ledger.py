@@ -7,7 +7,6 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from ._book import Book
     from ._hold import Hold
     from ._receipt import Receipt, ToolRecord
     from ._run import Run
@@ -74,12 +73,3 @@ class Ledger(Protocol):
         Raises:
             LedgerError: If something could not be made durable.
         """
-
-
-@runtime_checkable
-class KeepsAccounts(Protocol):
-    """Be a ledger that keeps accounts, too."""
-
-    @property
-    def book(self) -> Book:
-        """The book that they are kept in; raises a `LedgerError` if the ledger is closed."""

@@ -9,14 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from ._memory_book import MemoryBook
 from ._receipt import Receipt
 from .errors import DefinitionError, LedgerError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ._book import Book
     from ._run import Run
 
 Keep = Callable[[Any], None]
@@ -42,7 +40,7 @@ class MemoryLedger:
         DefinitionError: If *max_receipts* is not an int >= 0.
     """
 
-    __slots__ = ("__weakref__", "_dropped", "_finished", "_lock", "_max", "_trim_above", "book", "is_closed")
+    __slots__ = ("__weakref__", "_dropped", "_finished", "_lock", "_max", "_trim_above", "beside", "is_closed")
 
     def __init__(self, max_receipts: int = 10_000) -> None:
         if type(max_receipts) is not int or max_receipts < 0:
@@ -53,7 +51,8 @@ class MemoryLedger:
         self._trim_above = max_receipts + _DROPPED_AT_ONCE
         self._dropped = 0
         self.is_closed = False
-        self.book: Book = MemoryBook()
+        # What other layers keep in this ledger, by its class.
+        self.beside: dict[type, Any] = {}
         self._lock = threading.RLock()
         _ledgers.add(weakref.ref(self, _ledgers.discard))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ._accounting import count, late_owner, measure, read_model
 from ._amount import CALL, COST, MOST_BITS, OUTPUT
 from ._charge import charge, exceeded
-from ._draw import count_in_accounts
 from ._firing import fire_thresholds
 from ._hooks import armed
 from ._leaf import default_model, get_leaf, resolve
@@ -103,8 +102,8 @@ def record_usage(
             look(scope)
     if scope.run.journal is not None:
         scope.run.journal.used(owner, call, extra)
-    if scope.run.is_accounted:
-        count_in_accounts(scope, (input_tokens, output_tokens, cost, 1))
+    if scope.run.funds is not None:
+        scope.run.funds.charge(scope, (input_tokens, output_tokens, cost, 1))
     if armed.thresholds:
         fire_thresholds(scope, error)
     if error is not None:

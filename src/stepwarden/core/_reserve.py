@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._accounting import at_least_0, check_timeout, has_usd_limit, read_model, unpriced
 from ._amount import MOST_BITS
 from ._charge import set_aside, timed_out
-from ._draw import account_timed_out, draw, look_first, wait_for_room
 from ._durable import secure
 from ._firing import Pending, run_async, run_sync
 from ._hold import OPEN, PENDING, Hold, context_hold, get_hold, set_hold
@@ -45,14 +44,13 @@ class Reservation:
     wait for this hold until it times out, instead of being refused as ``would_deadlock``.
     """
 
-    __slots__ = ("_block", "_cost", "_input", "_min_output", "_model", "_others", "_output", "_timeout", "_wait")
+    __slots__ = ("_block", "_cost", "_input", "_min_output", "_model", "_others", "_output", "_timeout")
 
     _input: int
     _output: int
     _min_output: int
     _cost: int | None
     _model: str | None
-    _wait: bool
     _timeout: float | None
     # The holds of its blocks that were not left yet: mostly there is one at a time.
     _block: Hold | None
@@ -74,7 +72,8 @@ class Reservation:
             LedgerError: If the ledger cannot record the hold; then it is given back.
         """
         hold = self._obtain()
-        self._finish_in_thread(hold)
+        if _is_unfinished(hold):
+            run_sync(self._finish(hold), blocks=True)
         return _in_context(hold)
 
     def __await__(self) -> Generator[Any, None, Hold]:
@@ -83,20 +82,17 @@ class Reservation:
 
     async def _acquire_in_task(self) -> Hold:
         hold = self._obtain()
-        run = None if hold.scope is None else hold.scope.run
-        if run is not None and run.is_accounted:
-            await run_async(self._draw(hold))
-        elif hold.state is PENDING:
-            await self.contend_in_task(hold)
-        if run is not None and run.journal is not None:
-            await run_async(secure(hold, run.journal))
+        if _is_unfinished(hold):
+            await run_async(self._finish(hold))
         return _in_context(hold)
 
     def __enter__(self) -> Hold:
         hold = self._obtain()
         scope = hold.scope
-        if scope is not None and (hold.state is PENDING or scope.run.is_accounted or scope.run.journal is not None):
-            self._finish_in_thread(hold)
+        if scope is not None and (
+            hold.state is PENDING or scope.run.funds is not None or scope.run.journal is not None
+        ):
+            run_sync(self._finish(hold), blocks=True)
         # Nothing is called in between, so that another thread that enters the same one is not forgotten.
         if self._block is None:
             self._block = hold
@@ -203,15 +199,17 @@ class Reservation:
                     hold.let_go()
         return hold
 
-    def _finish_in_thread(self, hold: Hold) -> None:
+    def _finish(self, hold: Hold) -> Pending[None]:
         """Do what is left to do until the hold may be used: wait for room, for accounts and for the ledger."""
-        run = None if hold.scope is None else hold.scope.run
-        if run is not None and run.is_accounted:
-            run_sync(self._draw(hold), blocks=True)
+        scope = hold.scope
+        assert scope is not None
+        run = scope.run
+        if run.funds is not None:
+            yield from run.funds.take(scope, hold, self._in_tree, self._timeout)
         elif hold.state is PENDING:
-            self.contend_in_thread(hold)
-        if run is not None and run.journal is not None:
-            run_sync(secure(hold, run.journal), blocks=True)
+            yield self._in_tree(hold)
+        if run.journal is not None:
+            yield from secure(hold, run.journal)
 
     def _contend(self, hold: Hold, arm: Callable[[Waiter], None], wait: Callable[[Waiter], R]) -> R | None:
         """Get the hold among those who want room, waiting for it where that is needed and allowed."""
@@ -220,7 +218,7 @@ class Reservation:
                 blocked = admit(hold, never_waits=context_hold() is not None)
                 if blocked is None:
                     return None
-                if not self._wait or (self._timeout is not None and self._timeout <= 0):
+                if self._timeout is not None and self._timeout <= 0:
                     raise timed_out(*blocked, 0.0)
                 waiter = Waiter(hold)
                 arm(waiter)
@@ -230,35 +228,9 @@ class Reservation:
             raise
         return wait(waiter)
 
-    def _draw(self, hold: Hold) -> Pending[None]:
-        """Take a hold on the tree and on every account around, in turns until both have room."""
-        scope = hold.scope
-        assert scope is not None
-        never_waits = context_hold() is not None
-        began, looks = time.monotonic(), 0
-        try:
-            if hold.state is PENDING:
-                yield from look_first(hold)
-                yield _InQueue(self, hold)
-            while found := (yield from draw(hold, never_waits=never_waits)):
-                if not self._wait or (self._timeout is not None and self._timeout <= 0):
-                    raise account_timed_out(found[1], 0.0)
-                longest, hurried = longest_wait(self._timeout, scope, time.monotonic() - began)
-                if longest <= 0:
-                    raise (
-                        account_timed_out(found[1], time.monotonic() - began)
-                        if hurried is None
-                        else out_of_time(hurried)
-                    )
-                yield from wait_for_room(scope, found, looks, longest)
-                looks += 1
-                if scope.run.status is not None:
-                    raise RunClosedError(f"run `{scope.run.name}` ended while a call waited in it")
-                hold.ask_again()
-                yield _InQueue(self, hold)
-        except StepwardenError as error:
-            tell_refused(scope, error)
-            raise
+    def _in_tree(self, hold: Hold) -> Ticket:
+        """Return what waits for a hold on the tree."""
+        return _InQueue(self, hold)
 
     def contend_in_thread(self, hold: Hold) -> None:
         """Get a hold on the tree, sleeping in this thread where it must."""
@@ -337,6 +309,13 @@ class _InQueue(Ticket):
         return self._reservation.contend_in_task(self._hold).__await__()
 
 
+def _is_unfinished(hold: Hold) -> bool:
+    scope = hold.scope
+    if scope is None:
+        return False
+    return hold.state is PENDING or scope.run.funds is not None or scope.run.journal is not None
+
+
 def _in_context(hold: Hold) -> Hold:
     """Let the context know that it has a hold open."""
     previous = get_hold()
@@ -394,7 +373,6 @@ def reserve(
     made._min_output = min_output_tokens
     made._cost = None if cost_usd is None else picodollars(cost_usd, "cost_usd")
     made._model = model
-    made._wait = wait
-    made._timeout = timeout
+    made._timeout = timeout if wait else 0.0
     made._block = made._others = None
     return made

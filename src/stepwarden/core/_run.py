@@ -33,6 +33,7 @@ from .errors import DefinitionError, ForkedRunError, RunClosedError
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ._funds import Funds
     from ._ledger import Journal, Ledger
 
 
@@ -72,7 +73,7 @@ class Run(Scope):
 
     kind = "run"
     __slots__ = (
-        "_id", "_own_hooks", "_own_ledger", "_table", "audience", "default_max_output_tokens", "hooks", "is_accounted",
+        "_id", "_own_hooks", "_own_ledger", "_table", "audience", "default_max_output_tokens", "funds", "hooks",
         "is_implicit", "journal", "keep", "ledger", "memory", "sign", "tenant", "watchers",
     )  # fmt: skip
 
@@ -137,8 +138,10 @@ class Run(Scope):
         self.ledger: Ledger = self._own_ledger or self._ledger_around(parent)
         if self.sign is None and parent is not None and parent.run.ledger is self.ledger:
             self.sign = parent.run.sign
-        # Whether anything in it, or around it, has an account.
-        self.is_accounted: bool = bool(plan.accounts) or (parent is not None and parent.run.is_accounted)
+        # What draws on accounts, where anything in it, or around it, has one.
+        self.funds: Funds | None = None if parent is None else parent.run.funds
+        if plan.accounts and self.funds is None:
+            self.funds = settings.load_funds()
         self.audience: Hooks | Recorded | type[Watched] = self.hooks
         self.watchers: tuple[Watcher, ...] = ()
 

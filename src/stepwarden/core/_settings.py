@@ -18,6 +18,7 @@ from ._tree import Clock, any_run_is_open, entered_run
 from .errors import DefinitionError, PolicyViolationError, UnscopedCallWarning
 
 if TYPE_CHECKING:
+    from ._funds import Funds
     from ._run import Run
     from ._watch import Listener, Watcher
 
@@ -74,6 +75,8 @@ class Settings:
         self.memory = MemoryLedger()
         self.ledger: Ledger = self.memory
         self.look_up_price: Callable[[str], Rates | None] = _no_price
+        # Brought by the package, like the price list; called when the first account is met.
+        self.load_funds: Callable[[], Funds]
         self.max_wait = 600.0
         self.prices: dict[str, Rates] = {}
         self.unscoped_calls = "warn"

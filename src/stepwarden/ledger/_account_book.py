@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stepwarden.core._book import Book, Change, Take
+from stepwarden.accounts._book import Book, Change, Take
+from stepwarden.accounts._sheet import state_of, usage_of
 from stepwarden.core._budget import Usage
-from stepwarden.core._sheet import state_of, usage_of
 from stepwarden.core.errors import LedgerError
 
 from ._account_pages import SQLitePages
@@ -19,7 +19,7 @@ from ._writer import Writer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stepwarden.core._account import AccountState
+    from stepwarden.accounts._window import AccountState
     from stepwarden.core._ledger import Ticket
 
 

@@ -7,12 +7,13 @@ import sqlite3
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from stepwarden.accounts._sheet import Booking, Sheet, Terms, move
 from stepwarden.core._account import Account
 from stepwarden.core._budget import BUDGET_FIELDS, Budget
-from stepwarden.core._sheet import NOTHING, Booking, Sheet, Terms, move
+from stepwarden.core._funds import NOTHING
 
 if TYPE_CHECKING:
-    from stepwarden.core._sheet import Amounts
+    from stepwarden.core._funds import Amounts
 
 
 class SQLitePages:

@@ -8,7 +8,8 @@ from decimal import Decimal
 import pytest
 
 import stepwarden as sw
-from stepwarden.core._book import SetTerms
+from stepwarden.accounts._book import SetTerms
+from stepwarden.accounts._funds import book_in
 
 ACCOUNT = sw.Account("a", total=sw.Budget(max_usd=1), daily=sw.Budget(max_calls=50))
 
@@ -19,7 +20,7 @@ def spend(cost, settled=None):
 
 
 def total(ledger):
-    return ledger.book.states(time.time_ns())[0].windows[0]
+    return book_in(ledger).states(time.time_ns())[0].windows[0]
 
 
 def test_an_account_is_shared_by_the_runs_of_a_ledger(ledger):
@@ -47,11 +48,11 @@ def test_what_is_uncertain_stays_until_a_late_settlement(ledger):
 def test_an_account_is_paused_and_set_beside_the_code(ledger):
     """What an operator sets comes before what the code declares, and a pause refuses at once."""
     with sw.Run(ledger=ledger, accounts=[ACCOUNT]):
-        ledger.book.put(SetTerms("a", lambda terms: setattr(terms, "paused", "")))
+        book_in(ledger).put(SetTerms("a", lambda terms: setattr(terms, "paused", "")))
         with pytest.raises(sw.AccountPausedError):
             spend("0.1")
-        ledger.book.put(SetTerms("a", lambda terms: setattr(terms, "paused", None)))
-        ledger.book.put(SetTerms("a", lambda terms: terms.fixed.update(total=sw.Budget(max_usd=5))))
+        book_in(ledger).put(SetTerms("a", lambda terms: setattr(terms, "paused", None)))
+        book_in(ledger).put(SetTerms("a", lambda terms: terms.fixed.update(total=sw.Budget(max_usd=5))))
         spend(3)
     assert total(ledger).is_set
 

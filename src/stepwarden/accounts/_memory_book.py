@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Generator
 from typing import Any
 
-from ._account import AccountState
+from stepwarden.core._ledger import Ticket
+
 from ._book import Book, Change, Settle, Take
-from ._ledger import Ticket
 from ._sheet import Booking, Sheet, Terms, state_of
+from ._window import AccountState
 
 _Kept = dict[tuple[Any, ...], Any]
 """Terms by the account's name, and sheets by that, the window and its beginning; and which change was the last."""

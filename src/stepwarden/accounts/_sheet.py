@@ -6,13 +6,12 @@ import os
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Protocol
 
-from ._account import WINDOWS, Account, AccountState, WindowState, start_of, time_of
-from ._budget import Budget, Usage
-from ._money import dollars
+from stepwarden.core._account import WINDOWS, Account
+from stepwarden.core._budget import Budget, Usage
+from stepwarden.core._funds import NOTHING, Amounts
+from stepwarden.core._money import dollars
 
-Amounts = tuple[int, int, int, int]
-"""Input tokens, output tokens, picodollars and calls."""
-NOTHING: Amounts = (0, 0, 0, 0)
+from ._window import AccountState, WindowState, start_of, time_of
 
 
 @dataclass(slots=True, eq=False)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import stepwarden as sw
+from stepwarden.accounts._funds import book_in
 from stepwarden.core._hold import set_hold
 from stepwarden.core._leaf import set_leaf
 
@@ -85,7 +86,7 @@ class AccountWorld(RuleBasedStateMachine):
         """What is spent, uncertain and held is within the limit of every window that anything happened in."""
         self.wait_for_changes()
         for at in self.starts:
-            for state in self.ledgers[0].book.states(at):
+            for state in book_in(self.ledgers[0]).states(at):
                 for one in state.windows:
                     sums = [one.spent, one.uncertain, one.held]
                     budget = one.budget
@@ -99,7 +100,7 @@ class AccountWorld(RuleBasedStateMachine):
             run.close(sw.Status.COMPLETED)
         self.wait_for_changes()
         for at in self.starts:
-            assert all(one.held == sw.Usage() for state in self.ledgers[0].book.states(at) for one in state.windows)
+            assert all(one.held == sw.Usage() for state in book_in(self.ledgers[0]).states(at) for one in state.windows)
         for ledger in self.ledgers:
             ledger.close()
         sw.configure(clock=time)
@@ -107,4 +108,4 @@ class AccountWorld(RuleBasedStateMachine):
     def wait_for_changes(self):
         """Wait until all that was settled so far stands in the book."""
         for ledger in self.ledgers:
-            ledger.book.ticket().wait()
+            book_in(ledger).ticket().wait()

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import settings
 
 import stepwarden as sw
-from stepwarden.core._book import SetTerms, Settle, Take
-from stepwarden.core._draw import NextChange
-from tests.core.account_world import DAY, AccountWorld, FakeClock
+from stepwarden.accounts._book import SetTerms, Settle, Take
+from stepwarden.accounts._funds import book_in
+from stepwarden.accounts._next_change import NextChange
+from tests.accounts.account_world import DAY, AccountWorld, FakeClock
 from tests.effort import EFFORT
 
 
@@ -30,7 +31,7 @@ def spend(cost, settled=None):
 
 
 def window(ledger, name="a", at=0, now_ns=0):
-    state = next(one for one in ledger.book.states(now_ns) if one.name == name)
+    state = next(one for one in book_in(ledger).states(now_ns) if one.name == name)
     return state.windows[at]
 
 
@@ -81,7 +82,7 @@ def test_a_tenant_has_an_account_of_its_own():
     ledger = sw.MemoryLedger()
     with sw.Run(ledger=ledger, tenant="acme"):
         spend("0.5")
-    ledger.book.put(SetTerms("tenant:acme", lambda terms: terms.fixed.update(total=sw.Budget(max_usd="0.6"))))
+    book_in(ledger).put(SetTerms("tenant:acme", lambda terms: terms.fixed.update(total=sw.Budget(max_usd="0.6"))))
     with sw.Run(ledger=ledger, tenant="acme"), pytest.raises(sw.BudgetExceededError, match="account `tenant:acme`"):
         spend("0.2")
 
@@ -93,12 +94,12 @@ def test_the_order_is_paused_account_run():
         spend(1)
         with pytest.raises(sw.BudgetExceededError, match="account `a`"):
             spend(1)
-        ledger.book.put(SetTerms("a", lambda terms: setattr(terms, "paused", "invoice open")))
+        book_in(ledger).put(SetTerms("a", lambda terms: setattr(terms, "paused", "invoice open")))
         with pytest.raises(sw.AccountPausedError, match="account `a` is paused: invoice open") as met:
             spend(1)
         assert (met.value.account, met.value.reason) == ("a", "invoice open")
-        ledger.book.put(SetTerms("a", lambda terms: terms.fixed.update(total=sw.Budget(max_usd=9))))
-        ledger.book.put(SetTerms("a", lambda terms: setattr(terms, "paused", None)))
+        book_in(ledger).put(SetTerms("a", lambda terms: terms.fixed.update(total=sw.Budget(max_usd=9))))
+        book_in(ledger).put(SetTerms("a", lambda terms: setattr(terms, "paused", None)))
         with pytest.raises(sw.BudgetExceededError, match="run `run`"):
             spend(1)
 
@@ -195,8 +196,8 @@ def test_a_thread_waits_for_what_another_run_holds():
     """A caller that an account has no room for while others hold it waits, and gets it when they settle."""
     ledger, account = sw.MemoryLedger(), sw.Account("a", total=sw.Budget(max_usd=1))
     waits, got = threading.Event(), []
-    add = ledger.book.call_when_changed
-    ledger.book.call_when_changed = lambda *given: (add(*given), waits.set())[0]
+    add = book_in(ledger).call_when_changed
+    book_in(ledger).call_when_changed = lambda *given: (add(*given), waits.set())[0]
 
     def other():
         with sw.Run(ledger=ledger, accounts=[account]):
@@ -326,7 +327,7 @@ def test_input_and_output_are_limited_apart():
     """An account limits input and output each, and a window that is set without a limit only counts."""
     ledger = sw.MemoryLedger()
     account = sw.Account("a", total=sw.Budget(max_input_tokens=10, max_output_tokens=5), daily=sw.Budget(max_calls=0))
-    ledger.book.put(SetTerms("a", lambda terms: terms.fixed.update(daily=sw.Budget())))
+    book_in(ledger).put(SetTerms("a", lambda terms: terms.fixed.update(daily=sw.Budget())))
     with sw.Run(ledger=ledger, accounts=[account]):
         with sw.reserve(input_tokens=10, output_tokens=9) as hold:
             assert hold.output_tokens == 5
@@ -338,14 +339,14 @@ def test_input_and_output_are_limited_apart():
 def test_a_hold_that_another_has_ended_is_not_given_back_twice():
     """Where a hold is left while its account is asked, its run charges it once, and the account has nothing of it."""
     ledger, account = sw.MemoryLedger(), sw.Account("a", total=sw.Budget(max_output_tokens=5))
-    put = ledger.book.put
+    put = book_in(ledger).put
 
     def leave_first(change):
         if isinstance(change, Take):
             change.hold.leave()
         put(change)
 
-    ledger.book.put = leave_first
+    book_in(ledger).put = leave_first
     with sw.Run(ledger=ledger, accounts=[account]) as run:
         sw.reserve(output_tokens=9).acquire()
         assert (run.total.calls, run.held.calls, run.uncertain.output_tokens) == (1, 0, 9)
@@ -356,7 +357,7 @@ def test_a_hold_that_another_has_ended_is_not_given_back_twice():
 
 def test_a_change_inside_a_change_is_made_after_it():
     """What a finaliser or a signal handler changes in the middle of a change is made when that is over."""
-    book, order = sw.MemoryLedger().book, []
+    book, order = book_in(sw.MemoryLedger()), []
 
     def outer(terms):
         book.put(SetTerms("a", lambda inner: order.append("inner")))
@@ -368,7 +369,7 @@ def test_a_change_inside_a_change_is_made_after_it():
 
 def test_a_waiting_task_whose_loop_is_closed_is_forgotten():
     """Who waited on a loop that was closed is not called again, and keeps nobody from changing the account."""
-    book = sw.MemoryLedger().book
+    book = book_in(sw.MemoryLedger())
 
     async def begin():
         waiting = NextChange(book, book.changes, 60).__await__()
@@ -383,15 +384,15 @@ def test_a_waiting_task_whose_loop_is_closed_is_forgotten():
 
 def test_a_call_stops_waiting_for_an_account_when_its_time_is_over_or_its_run_ends(monkeypatch):
     """`max_seconds` ends the wait as its deadline, and the end of the run as a `RunClosedError`."""
-    monkeypatch.setattr("stepwarden.core._draw._LOOK_AT_RUN_SECONDS", 0.01)
+    monkeypatch.setattr("stepwarden.accounts._next_change._LOOK_AT_RUN_SECONDS", 0.01)
     ledger, account = sw.MemoryLedger(), sw.Account("a", total=sw.Budget(max_usd=1))
     met = []
 
     def call(run, *, ends):
         with run.attach(), pytest.raises(sw.StepwardenError) as error:
             if ends:
-                add = ledger.book.call_when_changed
-                ledger.book.call_when_changed = lambda *given: (add(*given), run.close(sw.Status.COMPLETED))[0]
+                add = book_in(ledger).call_when_changed
+                book_in(ledger).call_when_changed = lambda *given: (add(*given), run.close(sw.Status.COMPLETED))[0]
             spend(1)
         met.append(error.value)
 
@@ -447,7 +448,7 @@ def test_an_interrupted_change_is_made_whole_or_not_at_all(monkeypatch, kind):
         raise_once_after(monkeypatch, kind)
         with pytest.raises(KeyboardInterrupt):
             if kind is SetTerms:
-                ledger.book.put(SetTerms("a", lambda terms: setattr(terms, "paused", "no")))
+                book_in(ledger).put(SetTerms("a", lambda terms: setattr(terms, "paused", "no")))
             elif kind is Take:
                 sw.reserve(cost_usd=1, wait=False).acquire()
             else:
@@ -465,7 +466,7 @@ def test_a_refusal_that_is_interrupted_is_not_made_twice(monkeypatch):
     ledger = sw.MemoryLedger()
     with sw.Run(ledger=ledger, accounts=[sw.Account("a", total=sw.Budget(max_usd=1))]):
         spend(1)
-        book, left = ledger.book, [KeyboardInterrupt]
+        book, left = book_in(ledger), [KeyboardInterrupt]
         changes = [book.changes]
 
         def look(_):

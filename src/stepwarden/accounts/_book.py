@@ -9,15 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from ._account import start_of
-from ._budget import Limits
-from ._queue import needed_of, output_that_fits
-from ._sheet import NOTHING, Amounts, Blocked, Booking, Pages, Sheet, Terms, amount_of, move
+from stepwarden.core._budget import Limits
+from stepwarden.core._funds import NOTHING, Amounts
+from stepwarden.core._queue import needed_of, output_that_fits
+
+from ._sheet import Blocked, Booking, Pages, Sheet, Terms, amount_of, move
+from ._window import start_of
 
 if TYPE_CHECKING:
-    from ._account import AccountState
-    from ._hold import Hold
-    from ._ledger import Ticket
+    from stepwarden.core._hold import Hold
+    from stepwarden.core._ledger import Ticket
+
+    from ._window import AccountState
 
 
 class _Line(NamedTuple):
