@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._account import time_of
 from ._accounting import unpriced
+from ._amount import unpacked
 from ._book import Book, Settle, Take
 from ._budget import in_units
 from ._charge import show
@@ -132,9 +133,9 @@ def settle_entries(entries: Iterable[tuple[Book, Booking]], spent: Amounts, unce
         book.put(Settle(entry, spent, uncertain))
 
 
-def count_in_accounts(scope: Scope, spent: Amounts) -> None:
+def count_in_accounts(scope: Scope, spent: int) -> None:
     """Charge a call that was recorded after the fact to every account around; the next one is refused if it must."""
-    settle_entries(_entries(scope), spent)
+    settle_entries(_entries(scope), unpacked(spent))
 
 
 def refuse(scope: Scope, hold: Hold, blocked: Blocked, *, never_waits: bool) -> None:

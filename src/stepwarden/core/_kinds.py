@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from ._hooks import armed
 from ._receipt import ReceiptError, Status
 from ._scope import Scope
 
@@ -44,7 +45,7 @@ class PersonaScope(Scope):
         super().open_under(plan, parent, outer)
         self.persona_scope = self
         if plan.accounts:
-            self.run.is_accounted = True
+            self.run.is_accounted = armed.calls = True
         return self
 
     def close(self, status: Status, error: ReceiptError | None = None) -> bool:

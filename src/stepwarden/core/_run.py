@@ -16,7 +16,7 @@ from ._deadline import close_deadline, open_deadline
 from ._definition import StepDefinition, parse_output_default
 from ._durable import until_durable
 from ._firing import Pending, run_async, run_sync
-from ._hooks import Hooks
+from ._hooks import Hooks, armed
 from ._leaf import get_leaf, leave, resolve, restore, set_leaf
 from ._memory import Keep, MemoryLedger, keep_in_both
 from ._plan import Plan
@@ -139,6 +139,8 @@ class Run(Scope):
             self.sign = parent.run.sign
         # Whether anything in it, or around it, has an account.
         self.is_accounted: bool = bool(plan.accounts) or (parent is not None and parent.run.is_accounted)
+        if self.is_accounted:
+            armed.calls = True
         self.audience: Hooks | Recorded | type[Watched] = self.hooks
         self.watchers: tuple[Watcher, ...] = ()
 
@@ -151,6 +153,7 @@ class Run(Scope):
     def _open_journal(self) -> None:
         self.journal = self.ledger.open(self)
         if self.journal is not None:
+            armed.calls = True
             self.audience = Recorded(self.hooks)
             self.keep = keep_in_both(self.memory.keep, self.journal.closed)
 
