@@ -155,7 +155,7 @@ class World:
         hold = Hold()
         hold.scope = hold.keeper = self.scopes[name]
         hold.input_tokens, hold.output_tokens, hold.asked_output, hold.min_output = 0, tokens, tokens, least
-        hold.fixed_cost, hold.model, hold.rates, hold.state = 0, None, None, "pending"
+        hold.priced, hold.model, hold.rates, hold.state = CALL, None, None, "pending"
         with self.tree.lock:
             try:
                 blocked = admit(hold, never_waits=False)

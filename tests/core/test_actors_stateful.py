@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import stepwarden as sw
+from stepwarden.core._amount import unpacked
 from stepwarden.core._hold import context_hold
 from stepwarden.core._leaf import get_leaf, resolve
 from tests.core.actors import Director, TaskActor
@@ -296,7 +297,7 @@ class Actors(RuleBasedStateMachine):
                     held.update(asked.needs(asked.hold.output_tokens))
                 elif asked.hold.state == "uncertain":
                     guess = asked.hold.guessed[2]
-                    lost.update(amounts(0, guess.uncertain_output, guess.uncertain_cost))
+                    lost.update(amounts(*unpacked(guess.uncertain)[:3]))
                     lost["max_calls"] -= 1
             for limit in LIMITS:
                 assert scope.aside(limit) == held[limit] + lost[limit]

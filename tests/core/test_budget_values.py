@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import stepwarden as sw
-from stepwarden.core import _money
+from stepwarden.core import _amount
 
 HUGE = 10**400  # an int that no float can hold
 COUNTS = ("max_tokens", "max_input_tokens", "max_output_tokens", "max_calls", "max_tool_calls")
@@ -246,8 +246,8 @@ def test_budgets_are_equal_by_value():
 def test_what_is_remembered_of_amounts_stays_small_and_exact():
     """Amounts are converted exactly however many there are, and only so many of them are kept in memory."""
     amounts = [Decimal(n).scaleb(-12) for n in range(10_000)]
-    assert [_money.picodollars(amount, "cost_usd") for amount in amounts] == list(range(10_000))
-    assert len(_money._converted) <= _money._REMEMBERED
+    assert [_amount.PRICED_CALLS[amount] >> _amount.COST for amount in amounts] == list(range(10_000))
+    assert len(_amount.PRICED_CALLS) <= _amount._REMEMBERED
 
 
 @pytest.mark.parametrize("cost_usd", ["0.05", 0.05, Decimal("0.050")], ids=repr)

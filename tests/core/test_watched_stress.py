@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 
 import stepwarden as sw
+from stepwarden.core._amount import unpacked
 from tests.core.watched import Watch
 from tests.effort import EFFORT
 
@@ -76,7 +77,7 @@ class Worker:
             hold.release()
         elif fate < 0.3:
             hold.leave()
-            self.spend(hold.input_tokens, 0, hold.guessed[1][3] / 1e12)
+            self.spend(hold.input_tokens, 0, unpacked(hold.guessed[1][1])[2] / 1e12)
         else:
             beyond = self.chance.randint(0, 9) if self.records else 0
             usage = (

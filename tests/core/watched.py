@@ -3,7 +3,7 @@
 from collections import Counter
 
 from stepwarden.core import _hold, _queue, _record, _reserve
-from stepwarden.core._amount import ALARMS, part
+from stepwarden.core._amount import ALARMS, part, unpacked
 from stepwarden.core._money import picodollars
 from stepwarden.core._tally import NO_EXTRA
 
@@ -89,8 +89,8 @@ class Watch:
     def watching_grants(self, set_aside):
         """Return `set_aside` with a look at the chain of whatever it grants."""
 
-        def watched(meter, hold, output_tokens, cost):
-            refused = set_aside(meter, hold, output_tokens, cost)
+        def watched(meter, hold, output_tokens, priced):
+            refused = set_aside(meter, hold, output_tokens, priced)
             if refused is None:
                 self.holds.add(hold)
                 self.grants += 1
@@ -153,7 +153,8 @@ class Watch:
             if hold.state == "open":
                 aside = Counter(input=hold.input_tokens, output=hold.output_tokens, cost=hold.cost, calls=1)
             elif hold.state == "uncertain":
-                aside = Counter(output=hold.guessed[2].uncertain_output, cost=hold.guessed[2].uncertain_cost)
+                _, output, cost, _ = unpacked(hold.guessed[2].uncertain)
+                aside = Counter(output=output, cost=cost)
             else:
                 self.holds.discard(hold)
                 continue

@@ -6,9 +6,9 @@ import math
 import operator
 from typing import TYPE_CHECKING
 
-from ._amount import MOST_BITS
+from ._amount import CALL, COST, MOST_BITS
 from ._meter import meter_of
-from ._tally import Extra, Tally
+from ._tally import Extra
 from .errors import StepwardenError, UnpricedModelError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def actual_cost(
 def measure(
     scope: Scope,
     model: str | None,
-    cost: int | None,
+    priced: int | None,
     rates: Rates | None,
     input_tokens: int,
     output_tokens: int,
@@ -95,14 +95,14 @@ def measure(
     reasoned: int,
     *,
     estimated: bool,
-    unpriced_part: bool = False,
+    partial: bool = False,
 ) -> tuple[int, Extra | None, StepwardenError | None]:
-    """Return what a call cost, in picodollars, what most calls do not have, and the error where it has no price.
+    """Return a call with its cost, as an amount, what most calls do not have, and the error where it has no price.
 
     Args:
         scope: Whose call it was.
         model: The model that was called, or None.
-        cost: The cost, where it is known without a price.
+        priced: The call with its cost, as an amount, where it is known without a price.
         rates: What its model charges, or None.
         input_tokens: All input.
         output_tokens: All output.
@@ -110,7 +110,7 @@ def measure(
         write: The part of the input that was written to a cache.
         reasoned: The part of the output that was reasoning.
         estimated: Whether the numbers were estimated.
-        unpriced_part: Whether a part of it has no price, so that the cost is too low.
+        partial: Whether a part of it has no price, so that the cost is too low.
 
     Raises:
         TypeError: If a count is no int.
@@ -121,19 +121,21 @@ def measure(
         write = count(write, "cache_write_tokens")
     if reasoned.__class__ is not int or reasoned < 0:
         reasoned = count(reasoned, "reasoning_tokens")
-    if cost is None:
+    if priced is None:
         cost = actual_cost(rates, input_tokens, output_tokens, read, write, reasoned)
-    if cost is not None and not (read or write or reasoned or estimated or unpriced_part):
-        return cost, None, None
-    error = unpriced(scope, model) if cost is None and has_usd_limit(scope) else None
-    return cost or 0, Extra(read, write, reasoned, int(cost is None or unpriced_part), int(bool(estimated))), error
+        priced = None if cost is None else CALL + (cost << COST)
+    if priced is not None and not (read or write or reasoned or estimated or partial):
+        return priced, None, None
+    error = unpriced(scope, model) if priced is None and has_usd_limit(scope) else None
+    extra = Extra(read, write, reasoned, int(priced is None or partial), int(bool(estimated)))
+    return priced or CALL, extra, error
 
 
-def late_owner(scope: Scope, input_tokens: int, output_tokens: int, cost: int, calls: int, tools: int = 0) -> Scope:
-    """Find whose `own` a usage is that outlived its scope, and mark it there as late."""
+def late_owner(scope: Scope, amount: int) -> Scope:
+    """Find whose `own` an amount is that outlived its scope, and mark it there as late."""
     owner = scope.nearest_open_around()
     meter_of(scope).share()
-    owner.make_detail().made("late", Tally).add(input_tokens, output_tokens, cost, calls, tools)
+    owner.make_detail().late += amount
     return owner
 
 

@@ -7,7 +7,10 @@ that corrects another.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
+
+from ._money import Money, picodollars
 
 if TYPE_CHECKING:
     from ._budget import Limits
@@ -33,6 +36,25 @@ _PLACES = {
 }
 # The uppermost bit of each place.
 ALARMS = sum(1 << start + width - 1 for start, width in _PLACES.values())
+_REMEMBERED = 4_096
+
+
+def priced_call(cost_usd: Money | None) -> int | None:
+    """Return one call that costs so many US dollars, as an amount; None for None, and errors as of `picodollars`."""
+    return None if cost_usd is None else CALL + (picodollars(cost_usd, "cost_usd") << COST)
+
+
+class _PricedCalls(dict[Decimal, int]):
+    """Remember calls by their cost: repeated ones are the common case, and converting costs as much as charging."""
+
+    def __missing__(self, cost_usd: Decimal) -> int:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[cost_usd] = amount = CALL + (picodollars(cost_usd, "cost_usd") << COST)
+        return amount
+
+
+PRICED_CALLS = _PricedCalls()
 
 
 def part(amount: int, limit: str) -> int:
@@ -43,6 +65,12 @@ def part(amount: int, limit: str) -> int:
         return amount >> COST
     start, width = _PLACES[limit]
     return amount >> start & (1 << width) - 1
+
+
+def unpacked(amount: int) -> tuple[int, int, int, int]:
+    """Return the input tokens, output tokens, picodollars and calls of an amount."""
+    output = part(amount, "max_output_tokens")
+    return part(amount, "max_tokens") - output, output, amount >> COST, part(amount, "max_calls")
 
 
 def headway(limits: Limits | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._amount import ALARMS, CALL, COST, OUTPUT
+from ._amount import ALARMS, OUTPUT
 from ._budget import in_units
 from ._money import format_usd
 from ._tally import Extra
@@ -84,7 +84,7 @@ def _is_passed(meter: Meter) -> bool:
     return False
 
 
-def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter | None:
+def set_aside(meter: Meter, hold: Hold, output_tokens: int, priced: int) -> Meter | None:
     """Set the worst case of one call aside on every scope of a chain, or on none; under the tree's lock.
 
     The hold is open from the moment on in which the last scope of the chain has it.
@@ -96,14 +96,14 @@ def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter 
         meter: The innermost of the chain.
         hold: What is set aside; its input is as it describes.
         output_tokens: The output that is granted.
-        cost: The cost that is granted, in picodollars.
+        priced: The call with the cost that is granted, as an amount.
 
     Returns:
         None where it was set aside, else the meter of the innermost scope that has no room for it now.
     """
     at: Meter | None = meter
     back: Meter | None = meter
-    amount = hold.input_tokens + output_tokens * OUTPUT + CALL + (cost << COST)
+    amount = hold.input_tokens + output_tokens * OUTPUT + priced
     try:
         while at is not None:
             here = at
@@ -120,7 +120,6 @@ def set_aside(meter: Meter, hold: Hold, output_tokens: int, cost: int) -> Meter 
             back = back.parent
         raise
     hold.output_tokens = output_tokens
-    hold.cost = cost
     hold.amount = amount
     hold.state = "open"
     return None

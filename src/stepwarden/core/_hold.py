@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Never
 
 from ._accounting import actual_cost, count, late_owner, measure, read_model
-from ._amount import CALL, COST, MOST_BITS, OUTPUT
+from ._amount import CALL, COST, MOST_BITS, OUTPUT, PRICED_CALLS, priced_call, unpacked
 from ._charge import charge, exceeded, turn
 from ._firing import fire_thresholds
-from ._funds import NOTHING
 from ._hooks import armed
 from ._meter import meter_of
-from ._money import Money, dollars, picodollars
+from ._money import Money, dollars
 from ._queue import look
-from ._tally import KEPT_RECORDS, MOST_RECORDS, CallEntry, Extra, Tally, keep
+from ._tally import KEPT_RECORDS, MOST_RECORDS, CallEntry, Extra, keep
 from ._watch import tell_refused
 from .errors import HoldClosedError
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from ._meter import Meter
     from ._rates import Rates
-    from ._run import Run
     from ._scope import Scope
     from ._tree import Tree
 
@@ -57,8 +54,8 @@ class Hold:
     """
 
     __slots__ = (
-        "amount", "asked_output", "cost", "entries", "fixed_cost", "guessed", "input_tokens", "keeper", "min_output",
-        "model", "number", "output_tokens", "previous", "rates", "scope", "state",
+        "amount", "asked_output", "entries", "guessed", "input_tokens", "keeper", "min_output", "model", "number",
+        "output_tokens", "previous", "priced", "rates", "scope", "state",
     )  # fmt: skip
 
     # There is no `__init__`, since calling a class that has one costs as much again: a `Reservation` sets these.
@@ -69,11 +66,11 @@ class Hold:
     output_tokens: int
     asked_output: int
     min_output: int
-    fixed_cost: int | None
+    # The call with its cost, as an amount, where that is fixed.
+    priced: int | None
     model: str | None
     rates: Rates | None
     state: str
-    cost: int
     # All that it holds; set when it is open.
     amount: int
     # What its run's journal calls it; set when it is first noted there.
@@ -90,6 +87,16 @@ class Hold:
     def cost_usd(self) -> Decimal:
         """The cost that is held, in US dollars."""
         return dollars(self.cost)
+
+    @property
+    def cost(self) -> int:
+        """The cost that is held, in picodollars."""
+        return self.amount >> COST
+
+    @property
+    def fixed_cost(self) -> int | None:
+        """The cost in picodollars, where it is fixed."""
+        return None if self.priced is None else self.priced >> COST
 
     @property
     def is_open(self) -> bool:
@@ -146,24 +153,29 @@ class Hold:
         if scope is None:
             self._close_unscoped()
             return
-        cost = self.fixed_cost if cost_usd is None else picodollars(cost_usd, "cost_usd")
+        priced = self.priced
+        if cost_usd is not None:
+            try:
+                priced = PRICED_CALLS[cost_usd] if cost_usd.__class__ is Decimal else priced_call(cost_usd)
+            except TypeError:  # a signalling NaN has no hash
+                priced = priced_call(cost_usd)
         used = (model if model.__class__ is str else read_model(model)) if model else self.model
         extra = error = None
-        if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated or unpriced:
-            is_other = cost is None and model is not None and model != self.model
+        if priced is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated or unpriced:
+            is_other = priced is None and model is not None and model != self.model
             rates = scope.run.rates(model) or self.rates if is_other else self.rates
             counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
-            cost, extra, error = measure(scope, used, cost, rates, *counts, estimated=estimated, unpriced_part=unpriced)
+            priced, extra, error = measure(scope, used, priced, rates, *counts, estimated=estimated, partial=unpriced)
+        spent = input_tokens + output_tokens * OUTPUT + priced
         tree = scope.tree
         with tree.lock:
             try:
                 if self.state is OPEN:
-                    owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
+                    owner = scope if scope.status is None else late_owner(scope, spent)
                     meter = owner.meter or meter_of(owner)
-                    spent = input_tokens + output_tokens * OUTPUT + CALL + (cost << COST)
                     passed = charge(meter, scope.meter, spent, extra, self)
                 elif self.state is UNCERTAIN:
-                    owner, passed = self._replace_estimate(scope, input_tokens, output_tokens, cost, 1, extra)
+                    owner, passed = self._replace_estimate(scope, spent, extra)
                 else:
                     raise HoldClosedError("this hold was settled or released before; nothing was counted")  # noqa: TRY301
                 holds = self.keeper.holds  # type: ignore[union-attr]
@@ -172,7 +184,7 @@ class Hold:
                 if used:
                     owner.last_model = used
                 detail = owner.detail or owner.make_detail()
-                call = (used, input_tokens, output_tokens, cost, "settled", self.output_tokens < self.asked_output)
+                call = (used, spent, "settled", self.output_tokens < self.asked_output)
                 calls = detail.calls
                 calls.append(call)
                 if len(calls) > MOST_RECORDS:
@@ -187,10 +199,8 @@ class Hold:
             except BaseException:
                 look(scope)  # a signal handler may have raised, and whoever can move must not wait for the next change
                 raise
-        if scope.run.journal is not None or scope.run.funds is not None:
-            self._tell(scope.run, owner, call, extra)
-        if armed.thresholds:
-            fire_thresholds(scope, error)
+        if armed.calls:
+            self._tell(scope, owner, call, extra, error)
         if error is not None:
             tell_refused(scope, error)
             raise error
@@ -208,16 +218,8 @@ class Hold:
         with scope.tree.lock:
             if self.state is CLOSED:
                 raise HoldClosedError("this hold was settled or released before")
-            if self.state is OPEN:
-                self.give_back()
-            else:
-                try:
-                    self._replace_estimate(scope, 0, 0, 0, 0, None)
-                    look(scope)
-                except BaseException:
-                    look(scope)
-                    raise
-        self._tell(scope.run, scope, None, None)
+            self.give_back()
+        self._tell(scope, scope, None, None)
 
     def leave(self) -> None:
         """Charge the input as estimated and keep the rest as uncertain: the call was sent, its cost is unknown.
@@ -232,12 +234,13 @@ class Hold:
             if self.state is not OPEN:
                 return
             charged = min(self.charge_if_unknown(), self.cost)
-            owner = scope if scope.status is None else late_owner(scope, self.input_tokens, 0, charged, 1)
-            record: CallEntry = (self.model, self.input_tokens, 0, charged, "uncertain", self.is_clamped)
-            extra = Extra(0, 0, 0, int(self.is_unpriced), 1, self.output_tokens, self.cost - charged)
+            spent = self.input_tokens + CALL + (charged << COST)
+            owner = scope if scope.status is None else late_owner(scope, spent)
+            record: CallEntry = (self.model, spent, "uncertain", self.is_clamped)
+            uncertain = self.output_tokens * OUTPUT + (self.cost - charged << COST)
+            extra = Extra(0, 0, 0, int(self.is_unpriced), 1, uncertain)
             self.guessed = owner, record, extra
             try:
-                spent = self.input_tokens + CALL + (charged << COST)
                 turn(self, UNCERTAIN, meter_of(owner), spent, spent, extra)
                 owner.last_model = self.model or owner.last_model
                 keep(owner.make_detail().calls, record)
@@ -246,9 +249,7 @@ class Hold:
             except BaseException:
                 look(scope)
                 raise
-        self._tell(scope.run, owner, record, extra)
-        if armed.thresholds:
-            fire_thresholds(scope)
+        self._tell(scope, owner, record, extra)
 
     # What the queue and the scopes call, under the tree's lock.
 
@@ -284,10 +285,13 @@ class Hold:
             scope.hand_over()
 
     def give_back(self) -> None:
-        """Close without charging anything, and let others have the room."""
+        """Close, charge nothing or no longer what was estimated, and let others have the room."""
         assert self.scope is not None
         try:
-            turn(self, CLOSED, None, freed=self.amount)
+            if self.state is OPEN:
+                turn(self, CLOSED, None, freed=self.amount)
+            else:
+                self._replace_estimate(self.scope, 0, None)
             self.let_go()
             look(self.scope)
         except BaseException:
@@ -302,7 +306,7 @@ class Hold:
                 return
             cost = self.cost_of(output_tokens)
             freed = (self.output_tokens - output_tokens) * OUTPUT + (self.cost - cost << COST)
-            self.output_tokens, self.cost, self.amount = output_tokens, cost, self.amount - freed
+            self.output_tokens, self.amount = output_tokens, self.amount - freed
             turn(self, OPEN, None, freed=freed)
             look(self.scope)
 
@@ -311,17 +315,20 @@ class Hold:
         self.state = PENDING
         self.output_tokens = self.asked_output
 
-    def _tell(self, run: Run, owner: Scope, call: CallEntry | None, extra: Extra | None) -> None:
-        """Let the journal and the accounts know what became of it, and what *owner* was charged for it."""
-        outcome = "released" if call is None else call[4]
+    def _tell(
+        self, scope: Scope, owner: Scope, call: CallEntry | None, extra: Extra | None, error: Exception | None = None
+    ) -> None:
+        """Let the journal, the accounts and the hooks know what became of it, and what *owner* was charged for it."""
+        run = scope.run
+        outcome = "released" if call is None else call[2]
         if run.journal is not None:
             run.journal.settled(self, owner, outcome, call, extra)
         if run.funds is not None:
-            spent = NOTHING if call is None else (call[1], call[2], call[3], 1)
-            uncertain = NOTHING
-            if extra is not None and outcome == "uncertain":
-                uncertain = (0, extra.uncertain_output, extra.uncertain_cost, 0)
+            spent = unpacked(0 if call is None else call[1])
+            uncertain = unpacked(extra.uncertain if extra is not None and outcome == "uncertain" else 0)
             run.funds.settle(self, spent, uncertain)
+        if call is not None and armed.thresholds:
+            fire_thresholds(scope, error)
 
     def let_go(self) -> None:
         """Be no longer known to the scope that keeps it."""
@@ -330,9 +337,7 @@ class Hold:
         if keeper.holds is not None:
             keeper.holds.discard(self)
 
-    def _replace_estimate(
-        self, scope: Scope, input_tokens: int, output_tokens: int, cost: int, calls: int, extra: Extra | None
-    ) -> tuple[Scope, Meter | None]:
+    def _replace_estimate(self, scope: Scope, spent: int, extra: Extra | None) -> tuple[Scope, Meter | None]:
         """Replace what was charged and set aside while the cost was unknown by what it was.
 
         A receipt that was left meanwhile keeps its estimate: what the call spent above it is late, and nothing is
@@ -342,23 +347,22 @@ class Hold:
             Whose own the call is, and the meter of the outermost scope with a limit that is now passed, or None.
         """
         owner, record, guess = self.guessed
-        more = (input_tokens - record[1], output_tokens, cost - record[3], calls - 1)
-        replaced = Extra(0, 0, 0, -guess.unpriced, -1, -guess.uncertain_output, -guess.uncertain_cost)
+        more = spent - record[1]
+        replaced = Extra(0, 0, 0, -guess.unpriced, -1, -guess.uncertain)
         if owner.status is None or owner.kind == "run":
             if owner is not scope:
-                owner.make_detail().made("late", Tally).add(*more)
+                owner.make_detail().late += more
             calls_kept = owner.make_detail().calls
             if record in calls_kept:
                 calls_kept.remove(record)
         else:
-            more = (max(0, more[0]), more[1], max(0, more[2]), 0)
+            (guessed_input, _, guessed_cost, _), (tokens_in, tokens_out, cost, _) = unpacked(record[1]), unpacked(spent)
+            more = max(0, tokens_in - guessed_input) + tokens_out * OUTPUT + (max(0, cost - guessed_cost) << COST)
             replaced.unpriced = replaced.estimated = 0
-            owner = late_owner(scope, *more)
+            owner = late_owner(scope, more)
         if extra is not None:
             replaced.add(extra)
-        spent = more[0] + more[1] * OUTPUT + more[3] * CALL + (more[2] << COST)
-        freed = guess.uncertain_output * OUTPUT + (guess.uncertain_cost << COST)
-        return owner, turn(self, CLOSED, meter_of(owner), spent, freed, replaced)
+        return owner, turn(self, CLOSED, meter_of(owner), more, guess.uncertain, replaced)
 
     @property
     def is_unpriced(self) -> bool:

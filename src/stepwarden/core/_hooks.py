@@ -130,12 +130,17 @@ class HookEvent:
 
 
 class _Armed:
-    """Tell the hot path whether a threshold was ever registered in this process."""
+    """Tell the hot path what was ever asked for in this process.
 
-    __slots__ = ("thresholds",)
+    Attributes:
+        thresholds: Whether a threshold was registered.
+        calls: Whether anything hears of calls at all: a threshold, a ledger or an account.
+    """
+
+    __slots__ = ("calls", "thresholds")
 
     def __init__(self) -> None:
-        self.thresholds = False
+        self.thresholds = self.calls = False
 
 
 armed = _Armed()
@@ -252,7 +257,8 @@ class Hooks:
         self.registered = hooks
         self.is_heard = self.hears_ends = bool(hooks)
         self.has_thresholds = any(hook.event == THRESHOLD for hook in hooks)
-        armed.thresholds = armed.thresholds or self.has_thresholds
+        if self.has_thresholds:
+            armed.thresholds = armed.calls = True
 
 
 def _parse_event(event: object) -> tuple[str, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from ._hooks import armed
 from ._receipt import ReceiptError, Status
 from ._scope import Scope
 from ._settings import settings
@@ -44,8 +45,9 @@ class PersonaScope(Scope):
         self.matched = set()
         super().open_under(plan, parent, outer)
         self.persona_scope = self
-        if plan.accounts and self.run.funds is None:
-            self.run.funds = settings.load_funds()
+        if plan.accounts:
+            armed.calls = True
+            self.run.funds = self.run.funds or settings.load_funds()
         return self
 
     def close(self, status: Status, error: ReceiptError | None = None) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ._amount import headway, part
 from ._budget import Usage
 from ._money import dollars
+from ._tally import NO_EXTRA, NO_USAGE
 
 if TYPE_CHECKING:
     from ._budget import Limits
@@ -61,19 +62,25 @@ class Meter:
 
     def usage(self, which: str, extra: Extra) -> Usage:
         """Return ``"own"`` or ``"total"`` as users see it."""
-        amount = self.own if which == "own" and self.is_shared else self.total
-        return Usage(
-            input_tokens=part(amount, "max_input_tokens"),
-            output_tokens=part(amount, "max_output_tokens"),
-            cache_read_tokens=extra.cache_read,
-            cache_write_tokens=extra.cache_write,
-            reasoning_tokens=extra.reasoning,
-            cost_usd=dollars(part(amount, "max_usd")),
-            calls=part(amount, "max_calls"),
-            tool_calls=part(amount, "max_tool_calls"),
-            unpriced_calls=extra.unpriced,
-            estimated_calls=extra.estimated,
-        )
+        return shown(self.own if which == "own" and self.is_shared else self.total, extra)
+
+
+def shown(amount: int, extra: Extra = NO_EXTRA) -> Usage:
+    """Return an amount, and what most calls do not have, as users see it."""
+    if not amount:
+        return NO_USAGE
+    return Usage(
+        input_tokens=part(amount, "max_input_tokens"),
+        output_tokens=part(amount, "max_output_tokens"),
+        cache_read_tokens=extra.cache_read,
+        cache_write_tokens=extra.cache_write,
+        reasoning_tokens=extra.reasoning,
+        cost_usd=dollars(part(amount, "max_usd")),
+        calls=part(amount, "max_calls"),
+        tool_calls=part(amount, "max_tool_calls"),
+        unpriced_calls=extra.unpriced,
+        estimated_calls=extra.estimated,
+    )
 
 
 def meter_of(scope: Scope) -> Meter:

@@ -13,8 +13,6 @@ _CONTEXT = Context(prec=200, rounding=ROUND_CEILING, Emin=MIN_EMIN, Emax=MAX_EMA
 # Above this an amount is a mistake, and converting 1e999999 would take all memory.
 _LARGEST_EXPONENT = 18
 _ZERO = Decimal(0)
-_REMEMBERED = 4_096
-_converted: dict[Decimal, int] = {}
 
 
 def picodollars(value: Money, field: str, error: type[ValueError] = ValueError) -> int:
@@ -31,21 +29,6 @@ def picodollars(value: Money, field: str, error: type[ValueError] = ValueError) 
     Raises:
         ValueError: As *error*, if the value is no amount, not finite, negative or absurdly large.
     """
-    # Repeated costs are the common case, and converting one Decimal costs as much as charging it.
-    if type(value) is Decimal:
-        try:
-            return _converted[value]
-        except (KeyError, TypeError):  # a signalling NaN has no hash
-            pass
-    pico = _convert(value, field, error)
-    if type(value) is Decimal:
-        if len(_converted) >= _REMEMBERED:
-            _converted.clear()
-        _converted[value] = pico
-    return pico
-
-
-def _convert(value: object, field: str, error: type[ValueError]) -> int:
     return math.ceil(_CONTEXT.scaleb(exact_usd(value, field, error), 12))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from ._amount import CALL, COST
 from ._charge import budget_error, exceeded_limit, set_aside, show
 from ._meter import meter_of
 from .errors import StepwardenError
@@ -76,7 +77,7 @@ def admit(hold: Hold, *, never_waits: bool, waiter: Waiter | None = None) -> tup
                 return blocked
         # A finaliser may have taken the room since it was looked at; then everything is looked at again.
         hold.register(leaf)
-        if set_aside(meter_of(leaf), hold, output, cost) is None:
+        if set_aside(meter_of(leaf), hold, output, CALL + (cost << COST)) is None:
             if output < hold.asked_output:
                 owner = leaf if leaf.status is None else leaf.nearest_open_around()
                 owner.make_detail().clamped += 1

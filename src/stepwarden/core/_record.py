@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
 from ._accounting import count, late_owner, measure, read_model
-from ._amount import CALL, COST, MOST_BITS, OUTPUT
+from ._amount import MOST_BITS, OUTPUT, PRICED_CALLS, priced_call, unpacked
 from ._charge import charge, exceeded
 from ._firing import fire_thresholds
 from ._hooks import armed
 from ._leaf import default_model, get_leaf, resolve
 from ._meter import meter_of
-from ._money import Money, picodollars
 from ._queue import look
 from ._settings import meet_unscoped
 from ._tally import KEPT_RECORDS, MOST_RECORDS
 from ._watch import tell_refused
 from .errors import StepwardenError
 
+if TYPE_CHECKING:
+    from ._money import Money
 
-def record_usage(
+
+def record_usage(  # noqa: C901, PLR0915 - the hot path is written out
     model: str | None = None,
     *,
     input_tokens: int = 0,
@@ -75,23 +80,27 @@ def record_usage(
     if model and model.__class__ is not str:
         model = read_model(model)
     error: StepwardenError | None = None
-    cost = None if cost_usd is None else picodollars(cost_usd, "cost_usd")
+    try:
+        priced = PRICED_CALLS[cost_usd] if cost_usd.__class__ is Decimal else priced_call(cost_usd)
+    except TypeError:  # a signalling NaN has no hash
+        priced = priced_call(cost_usd)
     extra = None
-    if cost is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
+    if priced is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated:
         used = model or default_model()
-        rates = scope.run.rates(used) if cost is None else None
+        rates = scope.run.rates(used) if priced is None else None
         counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
-        cost, extra, error = measure(scope, used, cost, rates, *counts, estimated=estimated)
+        priced, extra, error = measure(scope, used, priced, rates, *counts, estimated=estimated)
+    spent = input_tokens + output_tokens * OUTPUT + priced
     tree = scope.tree
     with tree.lock:
-        owner = scope if scope.status is None else late_owner(scope, input_tokens, output_tokens, cost, 1)
+        owner = scope if scope.status is None else late_owner(scope, spent)
         meter = scope.meter or meter_of(scope)
         owned = meter if owner is scope else owner.meter or meter_of(owner)
-        passed = charge(owned, meter, input_tokens + output_tokens * OUTPUT + CALL + (cost << COST), extra)
+        passed = charge(owned, meter, spent, extra)
         if model:
             owner.last_model = model
         detail = owner.detail or owner.make_detail()
-        call = (model, input_tokens, output_tokens, cost, "recorded", False)
+        call = (model, spent, "recorded", False)
         calls = detail.calls
         calls.append(call)
         if len(calls) > MOST_RECORDS:
@@ -100,12 +109,13 @@ def record_usage(
             error = exceeded(passed.scope, "record")
         if tree.waiting:
             look(scope)
-    if scope.run.journal is not None:
-        scope.run.journal.used(owner, call, extra)
-    if scope.run.funds is not None:
-        scope.run.funds.charge(scope, (input_tokens, output_tokens, cost, 1))
-    if armed.thresholds:
-        fire_thresholds(scope, error)
+    if armed.calls:
+        if scope.run.journal is not None:
+            scope.run.journal.used(owner, call, extra)
+        if scope.run.funds is not None:
+            scope.run.funds.charge(scope, unpacked(spent))
+        if armed.thresholds:
+            fire_thresholds(scope, error)
     if error is not None:
         tell_refused(scope, error)
         raise error

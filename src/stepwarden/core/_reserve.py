@@ -5,18 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._accounting import at_least_0, check_timeout, has_usd_limit, read_model, unpriced
-from ._amount import MOST_BITS
+from ._amount import CALL, COST, MOST_BITS, PRICED_CALLS, priced_call
 from ._charge import set_aside, timed_out
 from ._durable import secure
 from ._firing import Pending, run_async, run_sync
 from ._hold import OPEN, PENDING, Hold, context_hold, get_hold, set_hold
+from ._hooks import armed
 from ._leaf import default_model, get_leaf, resolve
 from ._ledger import Ticket
 from ._meter import meter_of
-from ._money import Money, picodollars
 from ._queue import Waiter, admit, park
 from ._settings import meet_unscoped
 from ._tree import runs_event_loop
@@ -27,6 +28,7 @@ from .errors import RunClosedError, StepwardenError, WouldBlockError
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ._money import Money
     from ._rates import Rates
     from ._scope import Scope
 
@@ -44,12 +46,12 @@ class Reservation:
     wait for this hold until it times out, instead of being refused as ``would_deadlock``.
     """
 
-    __slots__ = ("_block", "_cost", "_input", "_min_output", "_model", "_others", "_output", "_timeout")
+    __slots__ = ("_block", "_input", "_min_output", "_model", "_others", "_output", "_priced", "_timeout")
 
     _input: int
     _output: int
     _min_output: int
-    _cost: int | None
+    _priced: int | None
     _model: str | None
     _timeout: float | None
     # The holds of its blocks that were not left yet: mostly there is one at a time.
@@ -72,8 +74,7 @@ class Reservation:
             LedgerError: If the ledger cannot record the hold; then it is given back.
         """
         hold = self._obtain()
-        if _is_unfinished(hold):
-            run_sync(self._finish(hold), blocks=True)
+        run_sync(self._finish(hold), blocks=True)
         return _in_context(hold)
 
     def __await__(self) -> Generator[Any, None, Hold]:
@@ -82,16 +83,12 @@ class Reservation:
 
     async def _acquire_in_task(self) -> Hold:
         hold = self._obtain()
-        if _is_unfinished(hold):
-            await run_async(self._finish(hold))
+        await run_async(self._finish(hold))
         return _in_context(hold)
 
     def __enter__(self) -> Hold:
         hold = self._obtain()
-        scope = hold.scope
-        if scope is not None and (
-            hold.state is PENDING or scope.run.funds is not None or scope.run.journal is not None
-        ):
+        if hold.state is PENDING or armed.calls:
             run_sync(self._finish(hold), blocks=True)
         # Nothing is called in between, so that another thread that enters the same one is not forgotten.
         if self._block is None:
@@ -158,7 +155,7 @@ class Reservation:
             if scope.status is not None and scope.run.status is not None:
                 raise RunClosedError(f"run `{scope.run.name}` has ended, and no call can be reserved under it")
         rates = None
-        if self._cost is None:
+        if self._priced is None:
             model = model or default_model()
             rates = scope.run.rates(model)
             if rates is None and (model or self._input or self._output) and has_usd_limit(scope):
@@ -170,23 +167,23 @@ class Reservation:
     def _obtain(self) -> Hold:
         """Take the hold if everything fits and nobody waits, which is the common case; else leave it pending."""
         scope = get_leaf()
-        cost = self._cost
+        priced = self._priced
         model, rates = self._model, None
-        if cost is None or scope is None or scope.status is not None:
+        if priced is None or scope is None or scope.status is not None:
             scope, model, rates = self._place()
         hold = Hold()
         hold.scope = hold.keeper = scope
         hold.input_tokens = self._input
         hold.output_tokens = hold.asked_output = self._output
         hold.min_output = self._min_output
-        hold.fixed_cost = cost
+        hold.priced = priced
         hold.model = model
         hold.rates = rates
         hold.state = PENDING
-        if cost is None:
-            cost = hold.cost_of(self._output)
+        if priced is None:
+            priced = CALL + (hold.cost_of(self._output) << COST)
         if scope is None:
-            hold.cost, hold.state = cost, OPEN
+            hold.amount, hold.state = priced, OPEN
             return hold
         tree = scope.tree
         with tree.lock:
@@ -195,21 +192,21 @@ class Reservation:
                     hold.register(scope)
                 else:
                     scope.holds.add(hold)
-                if set_aside(scope.meter or meter_of(scope), hold, self._output, cost) is not None:
+                if set_aside(scope.meter or meter_of(scope), hold, self._output, priced) is not None:
                     hold.let_go()
         return hold
 
     def _finish(self, hold: Hold) -> Pending[None]:
         """Do what is left to do until the hold may be used: wait for room, for accounts and for the ledger."""
         scope = hold.scope
-        assert scope is not None
-        run = scope.run
-        if run.funds is not None:
-            yield from run.funds.take(scope, hold, self._in_tree, self._timeout)
+        if scope is None:
+            return
+        if scope.run.funds is not None:
+            yield from scope.run.funds.take(scope, hold, self._in_tree, self._timeout)
         elif hold.state is PENDING:
             yield self._in_tree(hold)
-        if run.journal is not None:
-            yield from secure(hold, run.journal)
+        if scope.run.journal is not None:
+            yield from secure(hold, scope.run.journal)
 
     def _contend(self, hold: Hold, arm: Callable[[Waiter], None], wait: Callable[[Waiter], R]) -> R | None:
         """Get the hold among those who want room, waiting for it where that is needed and allowed."""
@@ -309,13 +306,6 @@ class _InQueue(Ticket):
         return self._reservation.contend_in_task(self._hold).__await__()
 
 
-def _is_unfinished(hold: Hold) -> bool:
-    scope = hold.scope
-    if scope is None:
-        return False
-    return hold.state is PENDING or scope.run.funds is not None or scope.run.journal is not None
-
-
 def _in_context(hold: Hold) -> Hold:
     """Let the context know that it has a hold open."""
     previous = get_hold()
@@ -371,7 +361,10 @@ def reserve(
     made._input = input_tokens
     made._output = output_tokens
     made._min_output = min_output_tokens
-    made._cost = None if cost_usd is None else picodollars(cost_usd, "cost_usd")
+    try:
+        made._priced = PRICED_CALLS[cost_usd] if cost_usd.__class__ is Decimal else priced_call(cost_usd)
+    except TypeError:  # a signalling NaN has no hash
+        made._priced = priced_call(cost_usd)
     made._model = model
     made._timeout = timeout if wait else 0.0
     made._block = made._others = None

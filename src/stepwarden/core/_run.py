@@ -16,7 +16,7 @@ from ._deadline import close_deadline, open_deadline
 from ._definition import StepDefinition, parse_output_default
 from ._durable import until_durable
 from ._firing import Pending, run_async, run_sync
-from ._hooks import Hooks
+from ._hooks import Hooks, armed
 from ._leaf import get_leaf, leave, resolve, restore, set_leaf
 from ._memory import Keep, MemoryLedger, keep_in_both
 from ._plan import Plan
@@ -140,8 +140,10 @@ class Run(Scope):
             self.sign = parent.run.sign
         # What draws on accounts, where anything in it, or around it, has one.
         self.funds: Funds | None = None if parent is None else parent.run.funds
-        if plan.accounts and self.funds is None:
-            self.funds = settings.load_funds()
+        if plan.accounts:
+            self.funds = self.funds or settings.load_funds()
+        if self.funds is not None:
+            armed.calls = True
         self.audience: Hooks | Recorded | type[Watched] = self.hooks
         self.watchers: tuple[Watcher, ...] = ()
 
@@ -154,6 +156,7 @@ class Run(Scope):
     def _open_journal(self) -> None:
         self.journal = self.ledger.open(self)
         if self.journal is not None:
+            armed.calls = True
             self.audience = Recorded(self.hooks)
             self.keep = keep_in_both(self.memory.keep, self.journal.closed)
 

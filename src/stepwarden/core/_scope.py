@@ -6,9 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from ._amount import part, unpacked
 from ._budget import BUDGET_FIELDS, Budget, Limits, Usage, in_units
 from ._charge import charge, exceeded
-from ._meter import Meter, meter_of
+from ._meter import Meter, meter_of, shown
 from ._money import dollars
 from ._policy import Policy
 from ._queue import look
@@ -138,21 +139,14 @@ class Scope:
         with self.tree.reading:
             meter = self.meter
             extra = self.detail.total if self.detail else NO_EXTRA
-            if meter is None:
-                return Usage()
-            return Usage(
-                input_tokens=meter.aside("max_input_tokens"),
-                output_tokens=meter.aside("max_output_tokens") - extra.uncertain_output,
-                cost_usd=dollars(meter.aside("max_usd") - extra.uncertain_cost),
-                calls=meter.aside("max_calls"),
-            )
+            return NO_USAGE if meter is None else shown(meter.taken - meter.headway - meter.total - extra.uncertain)
 
     @property
     def uncertain(self) -> Usage:
         """What is set aside for calls that were sent and whose cost never became known."""
         with self.tree.reading:
             extra = self.detail.total if self.detail else NO_EXTRA
-            return Usage(output_tokens=extra.uncertain_output, cost_usd=dollars(extra.uncertain_cost))
+            return shown(extra.uncertain)
 
     @property
     def remaining(self) -> Budget:
@@ -228,10 +222,11 @@ class Scope:
             duration=self.elapsed,
             calls=tuple(
                 CallRecord(model, tokens_in, tokens_out, dollars(cost), outcome, clamped)
-                for model, tokens_in, tokens_out, cost, outcome, clamped in detail.calls[-KEPT_RECORDS:]
+                for model, amount, outcome, clamped in detail.calls[-KEPT_RECORDS:]
+                for tokens_in, tokens_out, cost, _ in (unpacked(amount),)
             ),
             tools=tuple(detail.tools[-KEPT_RECORDS:]),
-            late=detail.late.usage,
+            late=shown(detail.late),
             warnings=(*detail.warnings, *missed_warning(*detail.missed)),
         )
 
@@ -316,9 +311,7 @@ class Scope:
     def uncertain_of(self, limit: str) -> int:
         """Return what is uncertain of *limit*, in internal units."""
         extra = self.detail.total if self.detail else NO_EXTRA
-        if limit == "max_usd":
-            return extra.uncertain_cost
-        return extra.uncertain_output if limit in {"max_tokens", "max_output_tokens"} else 0
+        return 0 if limit == "max_seconds" else part(extra.uncertain, limit)
 
     def freeze(self) -> None:
         """Keep the receipt as it is, before anything changes after the scope has closed; a run leaves none."""

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ._budget import Usage
-from ._money import dollars
 from ._receipt import Receipt, ReceiptError, ToolRecord
 
 KEPT_RECORDS = 1_000
 MOST_RECORDS = 2 * KEPT_RECORDS  # many at once, since that moves all that stay
 T = TypeVar("T")
-CallEntry = tuple[str | None, int, int, int, str, bool]
+CallEntry = tuple[str | None, int, str, bool]
+"""The model of a call, its amount, what became of it, and whether it was granted less output than it asked for."""
 
 
 @dataclass(slots=True, eq=False)
 class Extra:
     """Count what most calls do not have, so that the hot path does not carry it.
 
-    What is uncertain is set aside and not spent; it stands here since it comes and goes with a charge.
+    What is uncertain, an amount, is set aside and not spent; it stands here since it comes and goes with a charge.
     """
 
     cache_read: int = 0
@@ -29,8 +29,7 @@ class Extra:
     reasoning: int = 0
     unpriced: int = 0
     estimated: int = 0
-    uncertain_output: int = 0
-    uncertain_cost: int = 0
+    uncertain: int = 0
 
     def add(self, other: Extra) -> None:
         """Add *other*, in one go: nothing is called in between."""
@@ -39,38 +38,7 @@ class Extra:
         self.reasoning += other.reasoning
         self.unpriced += other.unpriced
         self.estimated += other.estimated
-        self.uncertain_output += other.uncertain_output
-        self.uncertain_cost += other.uncertain_cost
-
-
-class Tally:
-    """Count what came late."""
-
-    __slots__ = ("calls", "cost", "input", "output", "tools")
-
-    def __init__(self) -> None:
-        self.input = self.output = self.cost = self.calls = self.tools = 0
-
-    def add(self, input_tokens: int, output_tokens: int, cost: int, calls: int, tools: int = 0) -> None:
-        """Add an amount; negative numbers take away."""
-        self.input += input_tokens
-        self.output += output_tokens
-        self.cost += cost
-        self.calls += calls
-        self.tools += tools
-
-    @property
-    def usage(self) -> Usage:
-        """The amount as users see it."""
-        if not (self.input or self.output or self.cost or self.calls or self.tools):
-            return NO_USAGE
-        return Usage(
-            input_tokens=self.input,
-            output_tokens=self.output,
-            cost_usd=dollars(self.cost),
-            calls=self.calls,
-            tool_calls=self.tools,
-        )
+        self.uncertain += other.uncertain
 
 
 def missed_warning(calls: int, tokens: int, most: int) -> tuple[str, ...]:
@@ -86,7 +54,6 @@ def missed_warning(calls: int, tokens: int, most: int) -> tuple[str, ...]:
 
 
 NO_USAGE = Usage()
-_NO_TALLY = Tally()
 NO_EXTRA = Extra()
 
 
@@ -98,7 +65,7 @@ class Detail:
     """
 
     own = total = NO_EXTRA
-    late = _NO_TALLY
+    late = 0
     tools: Sequence[ToolRecord] = ()
     warnings: tuple[str, ...] = ()
     clamped = handed_over = 0

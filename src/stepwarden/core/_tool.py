@@ -23,7 +23,7 @@ from ._receipt import Status, ToolRecord
 from ._run import status_of
 from ._scope import Scope
 from ._settings import meet_unscoped
-from ._tally import Tally, keep
+from ._tally import keep
 from ._watch import tell_refused
 from .errors import BudgetExceededError, RunClosedError, ToolDeniedError
 
@@ -190,14 +190,14 @@ def _admit(scope: Scope, name: str, side_effect: SideEffect) -> Scope:
         raise denied
     refused = None
     with scope.tree.lock:
-        owner = scope if scope.status is None else late_owner(scope, 0, 0, 0, 0, 1)
+        owner = scope if scope.status is None else late_owner(scope, TOOL)
         # Counted first and checked then: a finaliser between the two cannot let one more through.
         charge(meter_of(owner), meter_of(scope), TOOL)
         full = _full(scope)
         if full is not None:
             charge(owner.meter, scope.meter, -TOOL)
             if owner is not scope:
-                owner.make_detail().made("late", Tally).add(0, 0, 0, 0, -1)
+                owner.make_detail().late -= TOOL
             refused = _refusal(*full)
     if refused is not None:
         _note(owner, ToolRecord(name, "refused", str(refused)))

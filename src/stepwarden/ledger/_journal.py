@@ -8,6 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from stepwarden.core._accounting import actual_cost
+from stepwarden.core._amount import unpacked
 from stepwarden.core._ledger import Ticket
 from stepwarden.core.errors import LedgerError
 
@@ -81,7 +82,7 @@ class RunJournal:
         if call is not None:
             fields |= self._charged(owner, call, extra)
         if extra is not None and outcome == "uncertain":
-            fields |= amounts(0, extra.uncertain_output, extra.uncertain_cost, "uncertain_")
+            fields |= amounts(*unpacked(extra.uncertain)[:3], "uncertain_")
         self._add("settlement", fields)
 
     def used(self, owner: Scope, call: CallEntry, extra: Extra | None) -> None:
@@ -149,9 +150,9 @@ class RunJournal:
         self._add("hold", fields)
 
     def _charged(self, owner: Scope, call: CallEntry, extra: Extra | None) -> dict[str, Any]:
-        model, tokens_in, tokens_out, cost, _, is_clamped = call
+        model, amount, _, is_clamped = call
         fields = self._owned(owner)
-        fields |= amounts(tokens_in, tokens_out, cost)
+        fields |= amounts(*unpacked(amount)[:3])
         if model:
             fields["model"] = str(model)
         if is_clamped:
