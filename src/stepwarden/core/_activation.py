@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._boundary import ErrorBoundary, escalation, own_exhaustion
+from ._boundary import ErrorBoundary, Raised, outcome_of, own_exhaustion
 from ._durable import until_durable
 from ._firing import Args, Pending, after_step, before_step, observe
 from ._kinds import HookScope, PersonaScope, StepScope
@@ -151,20 +151,19 @@ def abort(
     Returns:
         What leaves the activation, and None; or None and the fallback, where the boundary absorbed it.
     """
-    boundary = scope.plan.boundary
     status = status_of(error)
     raised: BaseException | None = error
     stray = step_out(scope)
-    own = None if boundary is ErrorBoundary.FAIL else own_exhaustion(error, scope.id)
+    own = None if scope.plan.boundary is ErrorBoundary.FAIL else own_exhaustion(error, scope.id)
     if stray is not None and isinstance(error, Exception):  # an interrupt or a cancellation must not be lost in it
         stray.__cause__ = error
         raised = stray
-    elif own is not None and boundary is ErrorBoundary.CONTINUE:
-        status, raised = Status.SKIPPED, None
     elif own is not None:
-        status, raised = Status.ESCALATED, escalation(own, scope.name, scope.function)
-        raised.__cause__ = error
-        tell_refused(scope, raised)
+        status, outcome = outcome_of(scope.plan, error, own)
+        raised = None
+        if isinstance(outcome, Raised):
+            raised = outcome.error
+            tell_refused(scope, raised)
     close_scope(scope, status, None if status is Status.CANCELLED else describe(own or error))
     tell_suspended(scope)
     told = None if raised is None else _tell_failure(scope, raised, args, kwargs)

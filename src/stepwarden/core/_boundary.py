@@ -62,11 +62,6 @@ def own_exhaustion(error: BaseException, scope_id: str) -> BudgetExceededError |
     return None if None in found else found[0]
 
 
-def escalation(error: BudgetExceededError, step: str, function: str) -> EscalationError:
-    """Make the error that hands *error* to whoever stands above the persona."""
-    return EscalationError(f"step `{step}` escalated: {error}", step=step, function=function, error=error)
-
-
 @dataclass(frozen=True, slots=True)
 class Returned:
     """Say that a boundary absorbed the error, and the step returns a value.
@@ -103,7 +98,8 @@ def outcome_of(plan: Plan, error: BaseException, own: BudgetExceededError) -> tu
     if plan.boundary is ErrorBoundary.CONTINUE:
         return Status.SKIPPED, Returned(plan.fallback)
     if plan.boundary is ErrorBoundary.ESCALATE:
-        escalated = escalation(own, plan.name, plan.function)
+        message = f"step `{plan.name}` escalated: {own}"
+        escalated = EscalationError(message, step=plan.name, function=plan.function, error=own)
         escalated.__cause__ = error
         return Status.ESCALATED, Raised(escalated)
     return Status.FAILED, Raised(error)

@@ -12,7 +12,7 @@ from ._hooks import THRESHOLD, Deny, Hook, HookEvent, ReplaceArgs, ReplaceOutput
 from ._kinds import HookScope
 from ._leaf import restore, set_leaf
 from ._ledger import Ticket
-from ._tree import runs_event_loop
+from ._tree import chain, runs_event_loop
 from .errors import Amount, HookDeniedError
 
 if TYPE_CHECKING:
@@ -157,18 +157,11 @@ def observe(
     names: tuple[str, ...], scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any], **more: Any
 ) -> Pending[None]:
     """Tell the hooks of events that they can only observe; all of them, and then raise the first failure."""
-    parent = scope.parent
-    assert parent is not None
-    failure: Exception | None = None
-    for name in names:
-        for hook in hooks_for(name, scope):
-            event = event_of(name, scope.plan, scope.persona, args, kwargs, receipt=scope.receipt, **more)
-            try:
-                yield from _tell(hook, event, parent)
-            except Exception as late:  # noqa: BLE001 - raised below: one that fails must not keep others from being told
-                failure = failure or late
-    if failure is not None:
-        raise failure
+    yield from _tell_all(
+        (hook, event_of(name, scope.plan, scope.persona, args, kwargs, receipt=scope.receipt, **more), scope)
+        for name in names
+        for hook in hooks_for(name, scope)
+    )
 
 
 def observe_now(told: Iterable[tuple[Hook[Any, Any], HookEvent, Scope]], error: Exception | None) -> None:
@@ -178,20 +171,20 @@ def observe_now(told: Iterable[tuple[Hook[Any, Any], HookEvent, Scope]], error: 
         told: Each hook, what it is told, and the scope that this happened to.
         error: What is raised after them, or None.
     """
+    run_sync(_tell_all(told, error))
+
+
+def _tell_all(told: Iterable[tuple[Hook[Any, Any], HookEvent, Scope]], error: Exception | None = None) -> Pending[None]:
     failure: Exception | None = None
     for hook, event, scope in told:
         try:
-            run_sync(_tell(hook, event, scope.parent or scope))
+            answer = yield from call_hook(hook, event, scope.parent or scope)
+            if answer is not None:
+                raise bad_answer(hook, answer, "None")  # noqa: TRY301 - a failure like any other
         except Exception as late:  # noqa: BLE001 - raised below: one that fails must not keep others from being told
             failure = failure or late
     if failure is not None:
         raise failure from (failure.__cause__ if error is None else error)
-
-
-def _tell(hook: Hook[Any, Any], event: HookEvent, parent: Scope) -> Pending[None]:
-    answer = yield from call_hook(hook, event, parent)
-    if answer is not None:
-        raise bad_answer(hook, answer, "None")
 
 
 def fire_thresholds(scope: Scope | None, error: Exception | None = None) -> None:
@@ -201,12 +194,9 @@ def fire_thresholds(scope: Scope | None, error: Exception | None = None) -> None
         scope: The innermost scope of the chain that was charged.
         error: What is raised after them, and what a failure of theirs is raised from.
     """
-    chain: list[Scope] = []
-    while scope is not None:
-        if scope.limits is not None and scope.status is None and scope.run.hooks.has_thresholds:
-            chain.append(scope)
-        scope = scope.parent
-    observe_now(((hook, event, charged) for charged in reversed(chain) for hook, event in _reached(charged)), error)
+    scopes = [one for one in chain(scope) if one.status is None and one.limits is not None]
+    limited = [one for one in reversed(scopes) if one.run.hooks.has_thresholds]
+    observe_now(((hook, event, one) for one in limited for hook, event in _reached(one)), error)
 
 
 def _reached(scope: Scope) -> list[tuple[Hook[Any, Any], HookEvent]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ._amount import CALL, COST
 from ._charge import budget_error, exceeded_limit, set_aside, show
 from ._meter import meter_of
+from ._tree import chain
 from .errors import StepwardenError
 
 if TYPE_CHECKING:
@@ -66,13 +67,13 @@ def admit(hold: Hold, *, never_waits: bool, waiter: Waiter | None = None) -> tup
     while True:
         leaf = hold.scope
         assert leaf is not None
-        chain = _outermost_first(leaf)
-        output = _largest_output(hold, chain, hold.asked_output, ever=True)
+        scopes = list(chain(leaf))[::-1]
+        output = _largest_output(hold, scopes, hold.asked_output, ever=True)
         if never_waits:
-            output = _largest_output(hold, chain, output, ever=False)
+            output = _largest_output(hold, scopes, output, ever=False)
         cost = hold.cost_of(output)
         if not never_waits:
-            blocked = _blocked_at(chain, hold, output, cost, waiter)
+            blocked = _blocked_at(scopes, hold, output, cost, waiter)
             if blocked is not None:
                 return blocked
         # A finaliser may have taken the room since it was looked at; then everything is looked at again.
@@ -85,19 +86,10 @@ def admit(hold: Hold, *, never_waits: bool, waiter: Waiter | None = None) -> tup
         hold.let_go()
 
 
-def _outermost_first(scope: Scope | None) -> list[Scope]:
-    chain = []
-    while scope is not None:
-        chain.append(scope)
-        scope = scope.parent
-    chain.reverse()
-    return chain
-
-
-def _largest_output(hold: Hold, chain: list[Scope], output: int, *, ever: bool) -> int:
+def _largest_output(hold: Hold, scopes: list[Scope], output: int, *, ever: bool) -> int:
     least = min(hold.min_output, hold.asked_output)
     best = output
-    for scope in chain:
+    for scope in scopes:
         if scope.limits is None:
             continue
         for limit, value in scope.limits.items():
@@ -170,9 +162,9 @@ def needed_of(hold: Hold, limit: str, output: int) -> int:
 
 
 def _blocked_at(
-    chain: list[Scope], hold: Hold, output: int, cost: int, waiter: Waiter | None
+    scopes: list[Scope], hold: Hold, output: int, cost: int, waiter: Waiter | None
 ) -> tuple[Scope, str] | None:
-    for scope in chain:
+    for scope in scopes:
         queue = scope.queue
         if queue and (waiter is None or queue[0].ticket < waiter.ticket):
             return scope, queue[0].limit
@@ -254,11 +246,9 @@ def look(scope: Scope) -> None:
     tree.looking = changed = [scope]
     try:
         while changed:
-            at: Scope | None = changed.pop()
-            while at is not None:
+            for at in chain(changed.pop()):
                 while at.queue and _moves(at.queue[0]):
                     pass
-                at = at.parent
     except BaseException:
         # A signal handler raised: whoever can move must not wait for the next change.
         tree.looking = None

@@ -24,6 +24,7 @@ from ._run import status_of
 from ._scope import Scope
 from ._settings import meet_unscoped
 from ._tally import keep
+from ._tree import chain
 from ._watch import tell_refused
 from .errors import BudgetExceededError, RunClosedError, ToolDeniedError
 
@@ -222,16 +223,15 @@ def _ceiling(scope: Scope, name: str, side_effect: SideEffect) -> str:
     return f"{axis.replace('tools', 'allowed_tools')} of the stage for {of} in persona `{persona.plan.name}`"
 
 
-def _full(scope: Scope | None) -> tuple[Scope, str] | None:
+def _full(innermost: Scope) -> tuple[Scope, str] | None:
     """Return the outermost scope that the call just counted has passed, and its limit, or None."""
     full: tuple[Scope, str] | None = None
-    while scope is not None:
+    for scope in chain(innermost):
         limits = scope.limits
         if limits is not None and limits.tools is not None and scope.spent("max_tool_calls") > limits.tools:
             full = scope, "max_tool_calls"
         elif limits is not None and limits.nanoseconds is not None and scope.spent("max_seconds") > limits.nanoseconds:
             full = scope, "max_seconds"
-        scope = scope.parent
     return full
 
 

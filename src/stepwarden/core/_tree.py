@@ -70,6 +70,17 @@ class Tree:
         return self.lock is _forked
 
 
+def chain(scope: Scope | None) -> Iterator[Scope]:
+    """Give a scope and the scopes around it, innermost first.
+
+    It is for loops that go to the root. One that stops before would drop a generator that is not at its end, and what a
+    signal handler raises while that is closed is lost.
+    """
+    while scope is not None:
+        yield scope
+        scope = scope.parent
+
+
 class _QuickLock:
     """Be a lock whose ``with`` statement finds its methods ready, where that of `threading.RLock` makes two each time.
 

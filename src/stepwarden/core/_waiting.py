@@ -12,6 +12,7 @@ from ._charge import budget_error, show
 from ._queue import Waiter, withdraw
 from ._scope import Scope
 from ._settings import settings
+from ._tree import chain
 from ._watch import tell_refused, tell_waited
 from .errors import BudgetExceededError
 
@@ -74,12 +75,11 @@ def longest_wait(timeout: float | None, scope: Scope | None, waited: float) -> t
     """Return how much longer may be waited, in seconds, and the scope whose `max_seconds` that is, if so."""
     longest = (settings.max_wait if timeout is None else min(timeout, settings.max_wait)) - waited
     hurried: Scope | None = None
-    while scope is not None:
-        if scope.limits is not None and scope.limits.nanoseconds is not None:
-            left = max(0.0, (scope.limits.nanoseconds - scope.spent("max_seconds")) / 1_000_000_000)
+    for one in chain(scope):
+        if one.limits is not None and one.limits.nanoseconds is not None:
+            left = max(0.0, (one.limits.nanoseconds - one.spent("max_seconds")) / 1_000_000_000)
             if left <= longest:
-                longest, hurried = left, scope
-        scope = scope.parent
+                longest, hurried = left, one
     return longest, hurried
 
 
