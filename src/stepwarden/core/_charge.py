@@ -32,14 +32,15 @@ def charge(
         The meter of the outermost scope with a limit that is now passed, or None.
     """
     passed: Meter | None = None
+    marked: Meter | None = None
     if hold is None:
         more = amount
     else:
         more = amount - hold.amount
         hold.state = "closed"
-    marked = None if extra is None else owner
     try:
-        if marked is not None and extra is not None:
+        if extra is not None and owner is not None:
+            marked = owner
             marked.scope.make_detail().made("own", Extra).add(extra)
             marked = None
         while meter is not None:

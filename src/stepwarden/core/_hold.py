@@ -69,6 +69,7 @@ class Hold:
     # The call with its cost, as an amount, where that is fixed.
     priced: int | None
     model: str | None
+    # What its model charges; set where its cost is not fixed.
     rates: Rates | None
     state: str
     # All that it holds; set when it is open.
@@ -162,8 +163,9 @@ class Hold:
         used = (model if model.__class__ is str else read_model(model)) if model else self.model
         extra = error = None
         if priced is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated or unpriced:
-            is_other = priced is None and model is not None and model != self.model
-            rates = scope.run.rates(model) or self.rates if is_other else self.rates
+            rates = self.rates if priced is None else None
+            if priced is None and model is not None and model != self.model:
+                rates = scope.run.rates(model) or rates
             counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
             priced, extra, error = measure(scope, used, priced, rates, *counts, estimated=estimated, partial=unpriced)
         spent = input_tokens + output_tokens * OUTPUT + priced
@@ -172,8 +174,7 @@ class Hold:
             try:
                 if self.state is OPEN:
                     owner = scope if scope.status is None else late_owner(scope, spent)
-                    meter = owner.meter or meter_of(owner)
-                    passed = charge(meter, scope.meter, spent, extra, self)
+                    passed = charge(owner.meter, scope.meter, spent, extra, self)
                 elif self.state is UNCERTAIN:
                     owner, passed = self._replace_estimate(scope, spent, extra)
                 else:

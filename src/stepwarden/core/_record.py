@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._money import Money
 
 
-def record_usage(  # noqa: C901, PLR0915 - the hot path is written out
+def record_usage(  # noqa: C901 - the hot path is written out
     model: str | None = None,
     *,
     input_tokens: int = 0,
@@ -94,9 +94,8 @@ def record_usage(  # noqa: C901, PLR0915 - the hot path is written out
     tree = scope.tree
     with tree.lock:
         owner = scope if scope.status is None else late_owner(scope, spent)
-        meter = scope.meter or meter_of(scope)
-        owned = meter if owner is scope else owner.meter or meter_of(owner)
-        passed = charge(owned, meter, spent, extra)
+        meter = scope.meter or meter_of(scope)  # and with it those of every scope around
+        passed = charge(owner.meter, meter, spent, extra)
         if model:
             owner.last_model = model
         detail = owner.detail or owner.make_detail()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._scope import Scope
 
 R = TypeVar("R")
+_ONE = 1  # any other object is looked at
 
 
 class Reservation:
@@ -168,17 +169,16 @@ class Reservation:
         """Take the hold if everything fits and nobody waits, which is the common case; else leave it pending."""
         scope = get_leaf()
         priced = self._priced
-        model, rates = self._model, None
-        if priced is None or scope is None or scope.status is not None:
-            scope, model, rates = self._place()
+        model = self._model
         hold = Hold()
+        if priced is None or scope is None or scope.status is not None:
+            scope, model, hold.rates = self._place()
         hold.scope = hold.keeper = scope
         hold.input_tokens = self._input
         hold.output_tokens = hold.asked_output = self._output
         hold.min_output = self._min_output
         hold.priced = priced
         hold.model = model
-        hold.rates = rates
         hold.state = PENDING
         if priced is None:
             priced = CALL + (hold.cost_of(self._output) << COST)
@@ -351,7 +351,7 @@ def reserve(
     ):
         input_tokens = at_least_0(input_tokens, "input_tokens")
         output_tokens = at_least_0(output_tokens, "output_tokens")
-    if min_output_tokens.__class__ is not int or min_output_tokens != 1:
+    if min_output_tokens is not _ONE:
         min_output_tokens = at_least_0(min_output_tokens, "min_output_tokens")
     if timeout is not None and (timeout.__class__ is not float or not timeout >= 0):
         check_timeout(timeout)
