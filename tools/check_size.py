@@ -12,7 +12,7 @@ from pathlib import Path
 CORE = Path("src/stepwarden/core")
 # The design wants 2,200. The core is larger than that, and may not grow: lower this with every line that goes.
 GOAL_CORE_CODE_LINES = 2_200
-MAX_CORE_CODE_LINES = 4_962
+MAX_CORE_CODE_LINES = 4_954
 MAX_FILE_LINES = 400
 FOLDERS_WITH_SHORT_FILES = ("src", "benchmarks", "tools")
 
