@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ._account import time_of
-from ._accounting import unpriced
+from ._accounting import no_price
 from ._amount import unpacked
 from ._book import Book, Settle, Take
 from ._budget import in_units
@@ -148,7 +148,7 @@ def refuse(scope: Scope, hold: Hold, blocked: Blocked, *, never_waits: bool) -> 
             reason=blocked.paused,
         )
     if blocked.limit == "max_usd" and hold.is_unpriced:
-        raise unpriced(scope, hold.model)
+        raise no_price(scope, hold.model)
     if blocked.is_ever or never_waits:
         raise _no_room(blocked)
 
