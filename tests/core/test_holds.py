@@ -347,3 +347,16 @@ def test_a_misspelt_detail_is_an_error_and_nothing_is_settled(around):
             hold.settle(cost_usd=1, cached_tokens=5)
         assert hold.is_open
         hold.release()
+
+
+def test_a_signalling_nan_is_no_cost_to_reserve_or_to_settle():
+    """A cost that cannot even be looked up is refused by name, and the hold stays open."""
+    wrong = Decimal("sNaN")
+    with pytest.raises(ValueError, match="cost_usd must be a finite amount"):
+        sw.reserve(cost_usd=wrong)
+    with sw.Run():
+        hold = sw.reserve(cost_usd=1).acquire()
+        with pytest.raises(ValueError, match="cost_usd must be a finite amount"):
+            hold.settle(cost_usd=wrong)
+        assert hold.is_open
+        hold.release()
