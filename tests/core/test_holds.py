@@ -336,3 +336,27 @@ def test_a_hold_is_one_of_a_kind(duplicate):
             duplicate(hold)
         hold.release()
         assert run.held == sw.Usage()
+
+
+@pytest.mark.parametrize("around", [contextlib.nullcontext, sw.Run], ids=["outside every scope", "in a run"])
+def test_a_misspelt_detail_is_an_error_and_nothing_is_settled(around):
+    """An argument that `settle` does not have is named, beside those it has, and the hold stays open."""
+    with around():
+        hold = sw.reserve(cost_usd=1).acquire()
+        with pytest.raises(TypeError, match=r"cache_read_tokens, .*, and not cached_tokens"):
+            hold.settle(cost_usd=1, cached_tokens=5)
+        assert hold.is_open
+        hold.release()
+
+
+def test_a_signalling_nan_is_no_cost_to_reserve_or_to_settle():
+    """A cost that cannot even be looked up is refused by name, and the hold stays open."""
+    wrong = Decimal("sNaN")
+    with pytest.raises(ValueError, match="cost_usd must be a finite amount"):
+        sw.reserve(cost_usd=wrong)
+    with sw.Run():
+        hold = sw.reserve(cost_usd=1).acquire()
+        with pytest.raises(ValueError, match="cost_usd must be a finite amount"):
+            hold.settle(cost_usd=wrong)
+        assert hold.is_open
+        hold.release()

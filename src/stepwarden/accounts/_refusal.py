@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stepwarden.core._accounting import unpriced
+from stepwarden.core._accounting import no_price
 from stepwarden.core._budget import in_units
 from stepwarden.core._charge import show
 from stepwarden.core.errors import AccountPausedError, BudgetExceededError, ReserveTimeoutError
@@ -35,7 +35,7 @@ def refuse(scope: Scope, hold: Hold, blocked: Blocked, *, never_waits: bool) -> 
             reason=blocked.paused,
         )
     if blocked.limit == "max_usd" and hold.is_unpriced:
-        raise unpriced(scope, hold.model)
+        raise no_price(scope, hold.model)
     if blocked.is_ever or never_waits:
         raise _no_room(blocked)
 

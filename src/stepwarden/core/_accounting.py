@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from ._amount import CALL, COST, MOST_BITS
 from ._meter import meter_of
@@ -83,6 +83,16 @@ def actual_cost(
     )
 
 
+class Details(TypedDict, total=False):
+    """Say of a call what most calls do not have."""
+
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    estimated: bool
+    unpriced: bool
+
+
 def measure(
     scope: Scope,
     model: str | None,
@@ -90,12 +100,12 @@ def measure(
     rates: Rates | None,
     input_tokens: int,
     output_tokens: int,
-    read: int,
-    write: int,
-    reasoned: int,
+    cache_read_tokens: int = 0,
+    cache_write_tokens: int = 0,
+    reasoning_tokens: int = 0,
     *,
-    estimated: bool,
-    partial: bool = False,
+    estimated: bool = False,
+    unpriced: bool = False,
 ) -> tuple[int, Extra | None, StepwardenError | None]:
     """Return a call with its cost, as an amount, what most calls do not have, and the error where it has no price.
 
@@ -106,28 +116,25 @@ def measure(
         rates: What its model charges, or None.
         input_tokens: All input.
         output_tokens: All output.
-        read: The part of the input that was read from a cache.
-        write: The part of the input that was written to a cache.
-        reasoned: The part of the output that was reasoning.
+        cache_read_tokens: The part of the input that was read from a cache.
+        cache_write_tokens: The part of the input that was written to a cache.
+        reasoning_tokens: The part of the output that was reasoning.
         estimated: Whether the numbers were estimated.
-        partial: Whether a part of it has no price, so that the cost is too low.
+        unpriced: Whether a part of it has no price, so that the cost is too low.
 
     Raises:
         TypeError: If a count is no int.
     """
-    if read.__class__ is not int or read < 0:
-        read = count(read, "cache_read_tokens")
-    if write.__class__ is not int or write < 0:
-        write = count(write, "cache_write_tokens")
-    if reasoned.__class__ is not int or reasoned < 0:
-        reasoned = count(reasoned, "reasoning_tokens")
+    read = count(cache_read_tokens, "cache_read_tokens")
+    write = count(cache_write_tokens, "cache_write_tokens")
+    reasoned = count(reasoning_tokens, "reasoning_tokens")
     if priced is None:
         cost = actual_cost(rates, input_tokens, output_tokens, read, write, reasoned)
         priced = None if cost is None else CALL + (cost << COST)
-    if priced is not None and not (read or write or reasoned or estimated or partial):
+    if priced is not None and not (read or write or reasoned or estimated or unpriced):
         return priced, None, None
-    error = unpriced(scope, model) if priced is None and has_usd_limit(scope) else None
-    extra = Extra(read, write, reasoned, int(priced is None or partial), int(bool(estimated)))
+    error = no_price(scope, model) if priced is None and has_usd_limit(scope) else None
+    extra = Extra(read, write, reasoned, int(priced is None or unpriced), int(bool(estimated)))
     return priced or CALL, extra, error
 
 
@@ -148,7 +155,7 @@ def has_usd_limit(scope: Scope | None) -> bool:
     return False
 
 
-def unpriced(scope: Scope, model: str | None) -> UnpricedModelError:
+def no_price(scope: Scope, model: str | None) -> UnpricedModelError:
     """Make the error for a call that a USD limit cannot bound."""
     what = f"model {model!r} has no price" if model else "no model is named, so the call has no price"
     prices = 'prices={"model": {"input": ..., "output": ...}} (USD per million tokens) to the Run or to configure()'

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any, Never, Unpack
 
-from ._accounting import actual_cost, count, late_owner, measure, read_model
+from ._accounting import Details, actual_cost, count, late_owner, measure, read_model
 from ._amount import CALL, COST, MOST_BITS, OUTPUT, PRICED_CALLS, priced_call, unpacked
 from ._charge import charge, exceeded, turn
 from ._firing import fire_thresholds
@@ -116,11 +116,7 @@ class Hold:
         output_tokens: int | None = None,
         cost_usd: Money | None = None,
         model: str | None = None,
-        cache_read_tokens: int = 0,
-        cache_write_tokens: int = 0,
-        reasoning_tokens: int = 0,
-        estimated: bool = False,
-        unpriced: bool = False,
+        **details: Unpack[Details],
     ) -> None:
         """Replace the hold by what the call really spent.
 
@@ -143,6 +139,9 @@ class Hold:
             ValueError: If the cost is negative, not finite or no amount, or a count is 2**45 or more.
             TypeError: If a count is no int, the model no string, or a count is left out though some was reserved.
         """
+        # Defaults for all of these would cost as much as a lock.
+        if details and (unknown := details.keys() - Details.__annotations__):
+            raise TypeError(f"settle() takes {', '.join(Details.__annotations__)}, and not {', '.join(unknown)}")
         if (
             input_tokens.__class__ is not int
             or output_tokens.__class__ is not int
@@ -162,12 +161,11 @@ class Hold:
                 priced = priced_call(cost_usd)
         used = (model if model.__class__ is str else read_model(model)) if model else self.model
         extra = error = None
-        if priced is None or cache_read_tokens or cache_write_tokens or reasoning_tokens or estimated or unpriced:
+        if priced is None or details:
             rates = self.rates if priced is None else None
             if priced is None and model is not None and model != self.model:
                 rates = scope.run.rates(model) or rates
-            counts = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
-            priced, extra, error = measure(scope, used, priced, rates, *counts, estimated=estimated, partial=unpriced)
+            priced, extra, error = measure(scope, used, priced, rates, input_tokens, output_tokens, **details)
         spent = input_tokens + output_tokens * OUTPUT + priced
         tree = scope.tree
         with tree.lock:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._accounting import at_least_0, check_timeout, has_usd_limit, read_model, unpriced
+from ._accounting import at_least_0, check_timeout, has_usd_limit, no_price, read_model
 from ._amount import CALL, COST, MOST_BITS, PRICED_CALLS, priced_call
 from ._charge import set_aside, timed_out
 from ._durable import secure
@@ -160,7 +160,7 @@ class Reservation:
             model = model or default_model()
             rates = scope.run.rates(model)
             if rates is None and (model or self._input or self._output) and has_usd_limit(scope):
-                error = unpriced(scope, model)
+                error = no_price(scope, model)
                 tell_refused(scope, error)
                 raise error
         return scope, model, rates
