@@ -23,14 +23,13 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition as AgentToolDefinition
-from pydantic_ai.toolsets import AbstractToolset
 
 from stepwarden.core._policy import SideEffectLike
 from stepwarden.core.errors import BudgetExceededError, DefinitionError, PolicyViolationError, ToolDeniedError
 
 from ._copies import Copies
 from ._estimate import Estimate, input_tokens, parse_estimate
-from ._gate import Gate, is_tool, refusal
+from ._gate import Gate, refusal
 from ._guard import guard, is_guardable
 from ._input import ANY, Conversation
 from ._pydantic_ai_request import instructions_of, reported, text_of
@@ -225,23 +224,12 @@ class Guard(AbstractCapability[Any]):
     def __post_init__(self) -> None:
         parse_estimate(self.estimate)
         self._gate = Gate(self.side_effects, "Guard.side_effects")
-        self._ours: dict[str, Any] = {}
         self._guarded = _Guarded(self.estimate)
 
-    def get_wrapper_model(self, model: Model) -> Model:
-        """Guard whichever model serves a request."""
-        return self._guarded.of(model)
-
-    def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> None:
-        """Look for tools whose functions are tools of ours: these ask the policy themselves."""
-        toolset.apply(self._look)
-
-    def _look(self, toolset: AbstractToolset[Any]) -> None:
-        tools: Mapping[str, Any] = getattr(toolset, "tools", {})
-        for name, tool in tools.items():
-            function = getattr(tool, "function", None)
-            if is_tool(function):
-                self._ours[name] = function
+    def get_wrapper_model(self, model: Model) -> Model | None:
+        """Guard whichever model serves a request; None for one that is guarded already."""
+        guarded = self._guarded.of(model)
+        return None if guarded is model else guarded
 
     async def wrap_tool_execute(
         self,
@@ -255,13 +243,22 @@ class Guard(AbstractCapability[Any]):
         """Ask the policy in force before a tool runs, and count the call."""
         name = call.tool_name
         try:
-            with self._gate.open(name, self._ours.get(name)):
+            with self._gate.open(name, _function_of(ctx, name)):
                 return await handler(args)
         except (ToolDeniedError, BudgetExceededError) as error:
             told = None if self.raises_denied else refusal(error)
             if told is None:
                 raise
             raise SkipToolExecution(told) from error
+
+
+def _function_of(ctx: RunContext[Any], name: str) -> object:
+    """Return the function that this run's tool of a name calls, where that is known."""
+    tool: Any = (getattr(ctx.tool_manager, "tools", None) or {}).get(name)
+    while hasattr(tool, "source_tool"):
+        tool = tool.source_tool
+    schema = getattr(getattr(tool, "call_func", None), "__self__", None)
+    return getattr(schema, "function", None)
 
 
 def _guarded_within(model: Model, estimate: Estimate) -> Model | None:
