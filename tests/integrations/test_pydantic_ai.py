@@ -10,13 +10,15 @@ import httpx2
 import openai
 import pytest
 from pydantic_ai import Agent
+from pydantic_ai.capabilities import NativeTool, WebSearch
 from pydantic_ai.exceptions import UsageLimitExceeded
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import FunctionModel
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.native_tools import WebSearchTool
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.toolsets import DynamicToolset, FunctionToolset
 from pydantic_ai.usage import RequestUsage, UsageLimits
@@ -168,6 +170,39 @@ def test_a_tool_beyond_the_limit_is_not_run(server, agent):
     run = asyncio.run(scenario())
     assert run.total.tool_calls == 2
     assert sorted(tool.outcome for tool in run.receipts[0].tools) == ["completed", "completed", "refused"]
+
+
+@pytest.mark.parametrize("is_guarded", [False, True], ids=["bare", "guarded"])
+def test_what_the_provider_runs_itself_is_refused_before_it_is_offered(server, make, is_guarded):
+    """No request offers a tool that the policy refuses and that nobody could ask about when it is called."""
+    model = OpenAIResponsesModel("m", provider=OpenAIProvider(openai_client=make("m").client))
+    model = GuardedModel(model) if is_guarded else model
+    has = NativeTool(WebSearchTool())
+
+    async def scenario():
+        async with sw.Run() as run, sw.step("s", side_effect_level="read_only"):
+            with pytest.raises(sw.ToolDeniedError, match="web_search"):
+                await Agent(model, capabilities=[has, Guard()]).run("hello")
+            await Agent(model, capabilities=[has, Guard(side_effects={"web_search": "read_only"})]).run("hello")
+        return run
+
+    run = asyncio.run(scenario())
+    assert run.total.calls == server.count == 1
+    assert [tool["type"] for tool in server.requests[0].body["tools"]] == ["web_search"]
+    assert [(tool.name, tool.outcome) for tool in run.receipts[0].tools] == [("web_search", "denied")]
+
+
+def test_what_is_not_offered_is_not_asked_about(server, make):
+    """Where a function of the agent's stands for what the provider has not, the policy is asked about that alone."""
+    search = WebSearch(native=True, local=FunctionToolset([lambda: "found"]).prefixed("own"))
+    agent = Agent(make("m"), capabilities=[search, Guard()])
+
+    async def scenario():
+        async with sw.Run(policy=sw.Policy(tools=["own*"])) as run:
+            await agent.run("hello")
+        return run
+
+    assert asyncio.run(scenario()).total.calls == server.count == 1
 
 
 def test_a_refusal_may_be_raised(server, make):
@@ -520,6 +555,7 @@ def test_one_event_loop_after_another_asks(server):
 import asyncio, threading
 import stepwarden as sw
 from pydantic_ai import Agent
+from pydantic_ai.capabilities import NativeTool, WebSearch
 from stepwarden.integrations.pydantic_ai import Guard, GuardedModel, StepModel
 
 NAME = "openai-chat:m"

@@ -36,6 +36,9 @@ from ._pydantic_ai_request import instructions_of, reported, text_of
 from ._seam import Attempt
 from ._step_model import current_model
 
+_SEARCHES_TOOLS = "tool_search"
+"""The one thing that a provider runs itself that only looks at what the agent has."""
+
 
 class StepModel(WrapperModel):
     """Stand for the model of the step that is open when a request is made.
@@ -205,11 +208,13 @@ class GuardedModel(WrapperModel):
 class Guard(AbstractCapability[Any]):
     """Guard an agent: its models' requests are under the budget, and its tools' calls under the policy.
 
-    A tool that the policy refuses is not run, and the model is told why, in the tool's place.
+    A tool that the policy refuses is not run, and the model is told why, in the tool's place. Calls of what the
+    provider runs itself (web search, code execution) cannot be asked about: an agent that has such a tool, and may not,
+    raises `ToolDeniedError` before its next request.
 
     Args:
-        side_effects: What tools may do, by their names; a tool that is not named here is the network, unless its
-            function is decorated with `stepwarden.tool`.
+        side_effects: What tools may do, by their names, a provider's by its kind, such as ``"web_search"``; a tool that
+            is not named here is the network, unless its function is decorated with `stepwarden.tool`.
         raises_denied: Whether a refused tool raises `ToolDeniedError` out of the agent instead of telling the model.
         estimate: How the input of a request is estimated, as for `GuardedModel`.
 
@@ -230,6 +235,23 @@ class Guard(AbstractCapability[Any]):
         """Guard whichever model serves a request; None for one that is guarded already."""
         guarded = self._guarded.of(model)
         return None if guarded is model else guarded
+
+    async def before_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """Refuse to offer what the provider runs itself, where the policy does: nobody is asked when it is called.
+
+        Raises:
+            ToolDeniedError: If that is so; nothing is sent.
+        """
+        parameters = request_context.model_request_parameters
+        if parameters.native_tools:
+            # What the model has not, or a function of the agent's stands for, is not offered.
+            _, prepared = request_context.model.prepare_request(request_context.model_settings, parameters)
+            for tool in prepared.native_tools:
+                if tool.kind != _SEARCHES_TOOLS:
+                    self._gate.ask(tool.kind)
+        return request_context
 
     async def wrap_tool_execute(
         self,
