@@ -123,6 +123,21 @@ def test_a_refusal_may_be_raised(server, make, ask):
     assert server.count == 1
 
 
+def test_what_the_provider_runs_itself_is_refused_before_it_is_offered(server, make, ask):
+    """No request offers a tool that the policy refuses and that nobody could ask about when it is called."""
+    model, search = make("m"), {"type": "web_search"}
+    described = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": {}}}
+    guards = [Guard(), Guard(side_effects={"web_search": "read_only"})]
+    refused, allowed = (create_agent(model, [search, described], middleware=[guard]) for guard in guards)
+    with sw.Run() as run, sw.step("s", side_effect_level="read_only"):
+        with pytest.raises(sw.ToolDeniedError, match="web_search"):
+            ask(refused, HELLO)
+        ask(allowed, HELLO)
+    assert run.total.calls == server.count == 1
+    assert [one["type"] for one in server.requests[0].body["tools"]] == ["web_search", "function"]
+    assert [(one.name, one.outcome) for one in run.receipts[0].tools] == [("web_search", "denied")]
+
+
 def test_a_graphs_own_tool_node_is_guarded_by_the_same_object(ask):
     """Where there is no agent, the middleware's methods are what a `ToolNode` is given."""
     guard = Guard(side_effects={"look": "read_only"})

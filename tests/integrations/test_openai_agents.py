@@ -148,6 +148,53 @@ def test_the_agents_handed_off_to_are_guarded_too(server, run):
     assert (first.tools, second.tools, first.handoffs) == ([look], [send], [second])
 
 
+@pytest.mark.parametrize("how", ["appended", "set", "cloned", "declared and cloned"])
+def test_an_agent_named_later_is_guarded_too(server, run, how):
+    """What a guarded agent, or a clone of one, is told to hand off to afterwards has its tools under the policy."""
+    second = Agent("second", tools=[send])
+    first = agent()
+    theirs = [handoff(second)] if how == "declared and cloned" else [second]
+    if how == "appended":
+        first.handoffs.append(second)
+    elif how == "set":
+        first.handoffs = theirs
+    else:
+        first = first.clone(handoffs=theirs).clone()
+    server.enqueue(
+        Reply("", tool_calls=[ToolCall("transfer_to_second", {})]),
+        Reply("", tool_calls=[ToolCall("send", {"to": "x"})]),
+    )
+
+    async def scenario():
+        async with sw.Run() as outer, sw.step("s", model="openai:m", tools=["look"]):
+            return await run(first), outer
+
+    result, outer = play(scenario)
+    assert result.last_agent.name == "second"
+    assert [(tool.name, tool.outcome) for tool in outer.receipts[0].tools] == [("send", "denied")]
+    assert second.tools == [send]
+    assert theirs[0] is second or how == "declared and cloned"
+
+
+@pytest.mark.parametrize("how", ["set", "cloned"])
+def test_a_model_given_later_is_guarded_too(server, run, provider, how):
+    """A model object that a guarded agent, or a clone of one, is given afterwards asks only under the budget."""
+    first = agent()
+    if how == "set":
+        first.model = provider.get_model("m")
+    else:
+        first = first.clone(model=provider.get_model("m"))
+
+    async def scenario():
+        async with sw.Run(budget=sw.Budget(max_calls=1)) as outer:
+            await run(first)
+            with pytest.raises(sw.BudgetExceededError):
+                await run(first)
+        return outer
+
+    assert play(scenario).total.calls == server.count == 1
+
+
 def test_tools_of_mcp_servers_are_guarded_too(server, run, tmp_path):
     """What an agent's MCP server offers is under the policy like its own tools."""
     import sys

@@ -10,14 +10,17 @@ import httpx2
 import openai
 import pytest
 from pydantic_ai import Agent
+from pydantic_ai.capabilities import NativeTool, WebSearch
 from pydantic_ai.exceptions import UsageLimitExceeded
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import FunctionModel
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.native_tools import WebSearchTool
 from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.toolsets import DynamicToolset, FunctionToolset
 from pydantic_ai.usage import RequestUsage, UsageLimits
 
 import stepwarden as sw
@@ -90,6 +93,70 @@ def test_a_refused_tool_is_not_run_and_the_model_is_told(server, agent):
     assert receipt.own.tool_calls == 2
 
 
+def test_a_tool_of_ours_vouches_for_no_other_of_its_name(server, make):
+    """That a tool's own function asks the policy says nothing of another agent's tool, or another toolset's."""
+    guard, ran = Guard(), []
+
+    @sw.tool(side_effect="read_only")
+    def ours(of: str) -> str:
+        ran.append("ours")
+        return of
+
+    def theirs(of: str) -> str:
+        ran.append("theirs")
+        return of
+
+    plain, checked = FunctionToolset(), FunctionToolset()
+    plain.add_function(theirs, name="look")
+    checked.add_function(ours, name="look")
+    agents = [
+        Agent(make("m"), toolsets=[checked], capabilities=[guard]),
+        Agent(make("m"), toolsets=[plain], capabilities=[guard]),
+        Agent(make("m"), toolsets=[checked.prefixed("a"), plain], capabilities=[guard]),
+    ]
+
+    async def scenario():
+        async with sw.Run() as run, sw.step("s", side_effect_level="read_only"):
+            for agent in agents:
+                server.enqueue(Reply("", tool_calls=[ToolCall("look", {"of": "x"})]))
+                await agent.run("hello")
+        return run
+
+    run = asyncio.run(scenario())
+    assert ran == ["ours"]
+    assert [(tool.name, tool.outcome) for tool in run.receipts[0].tools] == [
+        ("ours", "completed"), ("look", "denied"), ("look", "denied"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda tools: tools.prefixed("a"),
+        lambda tools: tools.renamed({"a_ours": "ours"}),
+        lambda tools: tools.filtered(lambda ctx, tool: True).prefixed("a"),
+        lambda tools: DynamicToolset(lambda ctx: tools.prefixed("a")),
+    ],
+    ids=["prefixed", "renamed", "filtered", "dynamic"],
+)
+def test_a_tool_of_ours_is_asked_about_once_under_another_name(server, make, held):
+    """However a toolset calls a tool of ours, it asks the policy by itself, and its call counts once."""
+
+    @sw.tool(side_effect="read_only")
+    def ours(of: str) -> str:
+        return of
+
+    agent = Agent(make("m"), toolsets=[held(FunctionToolset([ours]))], capabilities=[Guard()])
+    server.enqueue(Reply("", tool_calls=[ToolCall("a_ours", {"of": "x"})]))
+
+    async def scenario():
+        async with sw.Run() as run, sw.step("s", side_effect_level="read_only"):
+            await agent.run("hello")
+        return run
+
+    assert [(tool.name, tool.outcome) for tool in asyncio.run(scenario()).receipts[0].tools] == [("ours", "completed")]
+
+
 def test_a_tool_beyond_the_limit_is_not_run(server, agent):
     """`max_tool_calls` counts an agent's tools, one of ours only once, and lets not one more through."""
     calls = [ToolCall("look", {"at": 1}), ToolCall("count", {"of": "four"}), ToolCall("look", {"at": 2})]
@@ -103,6 +170,39 @@ def test_a_tool_beyond_the_limit_is_not_run(server, agent):
     run = asyncio.run(scenario())
     assert run.total.tool_calls == 2
     assert sorted(tool.outcome for tool in run.receipts[0].tools) == ["completed", "completed", "refused"]
+
+
+@pytest.mark.parametrize("is_guarded", [False, True], ids=["bare", "guarded"])
+def test_what_the_provider_runs_itself_is_refused_before_it_is_offered(server, make, is_guarded):
+    """No request offers a tool that the policy refuses and that nobody could ask about when it is called."""
+    model = OpenAIResponsesModel("m", provider=OpenAIProvider(openai_client=make("m").client))
+    model = GuardedModel(model) if is_guarded else model
+    has = NativeTool(WebSearchTool())
+
+    async def scenario():
+        async with sw.Run() as run, sw.step("s", side_effect_level="read_only"):
+            with pytest.raises(sw.ToolDeniedError, match="web_search"):
+                await Agent(model, capabilities=[has, Guard()]).run("hello")
+            await Agent(model, capabilities=[has, Guard(side_effects={"web_search": "read_only"})]).run("hello")
+        return run
+
+    run = asyncio.run(scenario())
+    assert run.total.calls == server.count == 1
+    assert [tool["type"] for tool in server.requests[0].body["tools"]] == ["web_search"]
+    assert [(tool.name, tool.outcome) for tool in run.receipts[0].tools] == [("web_search", "denied")]
+
+
+def test_what_is_not_offered_is_not_asked_about(server, make):
+    """Where a function of the agent's stands for what the provider has not, the policy is asked about that alone."""
+    search = WebSearch(native=True, local=FunctionToolset([lambda: "found"]).prefixed("own"))
+    agent = Agent(make("m"), capabilities=[search, Guard()])
+
+    async def scenario():
+        async with sw.Run(policy=sw.Policy(tools=["own*"])) as run:
+            await agent.run("hello")
+        return run
+
+    assert asyncio.run(scenario()).total.calls == server.count == 1
 
 
 def test_a_refusal_may_be_raised(server, make):
@@ -344,7 +444,7 @@ def test_a_guarded_model_keeps_the_estimate_that_it_has(make):
     """Another estimate for a model that is guarded already is refused, and not taken in silence."""
     model = GuardedModel(make("m"), estimate="upper_bound")
     GuardedModel(GuardedModel(model), estimate="likely")
-    assert Guard(estimate="upper_bound").get_wrapper_model(model) is model
+    assert Guard(estimate="upper_bound").get_wrapper_model(model) is None  # it serves as it is
     for guard in (lambda: GuardedModel(model, estimate=len), lambda: Guard(estimate=len).get_wrapper_model(model)):
         with pytest.raises(sw.DefinitionError, match="guarded already, with estimate='upper_bound'"):
             guard()
@@ -455,6 +555,7 @@ def test_one_event_loop_after_another_asks(server):
 import asyncio, threading
 import stepwarden as sw
 from pydantic_ai import Agent
+from pydantic_ai.capabilities import NativeTool, WebSearch
 from stepwarden.integrations.pydantic_ai import Guard, GuardedModel, StepModel
 
 NAME = "openai-chat:m"

@@ -79,8 +79,7 @@ def llm_call(
 
     from .pydantic_ai import LateModel
 
-    named = {"max_tokens": max_tokens, "temperature": temperature, "timeout": timeout}
-    messages, given = _asked(prompt, system, settings, named)
+    messages, given = _asked(prompt, system, settings, (max_tokens, temperature, timeout))
     how = parse_estimate(estimate)
     # Only inside is it known which event loop sync calls of this thread have now.
     return _read(model_request_sync(LateModel(lambda: _resolved(model, how)), messages, model_settings=given))
@@ -101,8 +100,7 @@ async def llm_call_async(
     _require()
     from pydantic_ai.direct import model_request
 
-    named = {"max_tokens": max_tokens, "temperature": temperature, "timeout": timeout}
-    messages, given = _asked(prompt, system, settings, named)
+    messages, given = _asked(prompt, system, settings, (max_tokens, temperature, timeout))
     asked = _resolved(model, parse_estimate(estimate))
     return _read(await model_request(asked, messages, model_settings=given))
 
@@ -129,13 +127,15 @@ class _Models:
 
     def guarded(self, named: Model | str, estimate: Estimate) -> Model:
         """Return a model, or that of a name, guarded: a guard copies the model's client, which costs a call's time."""
-        from pydantic_ai.models import infer_model
-
-        from .pydantic_ai import GuardedModel
-
         key = named if isinstance(named, str) else id(named), estimate
         found = self._guarded.get(key)
         if found is None:
+            from pydantic_ai.models import Model, infer_model
+
+            from .pydantic_ai import GuardedModel
+
+            if not isinstance(named, str | Model):
+                raise TypeError(f'model must be "provider:model", a model of pydantic-ai\'s or None, not {named!r}')
             if isinstance(named, str):
                 if named not in self._models:
                     self._models[named] = infer_model(named)
@@ -154,37 +154,64 @@ _by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Models] = weakre
 def _resolved(model: str | Model | None, estimate: Estimate) -> Model:
     import asyncio
 
-    from pydantic_ai.models import Model
-
     named = model or default_model()
     if named is None:
         raise DefinitionError("llm_call: no model is named, and no step or persona around declares one; give model=...")
-    if not isinstance(named, str | Model):
-        raise TypeError(f'model must be "provider:model", a model of pydantic-ai\'s or None, not {named!r}')
-    return _by_loop.setdefault(asyncio.get_running_loop(), _Models()).guarded(named, estimate)
+    loop = asyncio.get_running_loop()
+    models = _by_loop.get(loop)
+    if models is None:
+        models = _by_loop.setdefault(loop, _Models())
+    return models.guarded(named, estimate)
+
+
+_NONE = type(None)
+_NUMBERS = frozenset({int, float, _NONE})
+# The types of the arguments as they mostly are, which is looked up faster than asked about.
+_USUAL = (
+    frozenset({str}), frozenset({str, _NONE}), frozenset({dict, _NONE}), frozenset({int, _NONE}), _NUMBERS, _NUMBERS,
+)  # fmt: skip
+_TAKEN: tuple[tuple[str, Any, str], ...] = (
+    ("prompt", str, "a str"),
+    ("system", str | None, "a str or None"),
+    ("settings", Mapping | None, "a mapping of pydantic-ai's settings or None"),
+    ("max_tokens", int | None, "an int or None"),
+    ("temperature", int | float | None, "a number or None"),
+    ("timeout", int | float | None, "a number of seconds or None"),
+)
 
 
 def _asked(
-    prompt: str, system: str | None, settings: Mapping[str, Any] | None, named: Mapping[str, Any]
+    prompt: str,
+    system: str | None,
+    settings: Mapping[str, Any] | None,
+    numbers: tuple[int | None, float | None, float | None],
 ) -> tuple[list[ModelMessage], ModelSettings]:
+    """Read what is asked; *numbers* are the most output in tokens, the temperature, and the time-out in seconds."""
     from pydantic_ai.messages import ModelRequest
 
-    for name, value, kind, wanted in (
-        ("prompt", prompt, str, "a str"),
-        ("system", system, str | None, "a str or None"),
-        ("settings", settings, Mapping | None, "a mapping of pydantic-ai's settings or None"),
-        ("max_tokens", named["max_tokens"], int | None, "an int or None"),
-        ("temperature", named["temperature"], int | float | None, "a number or None"),
-        ("timeout", named["timeout"], int | float | None, "a number of seconds or None"),
-    ):
+    arguments = (prompt, system, settings, *numbers)
+    for value, usual in zip(arguments, _USUAL, strict=True):
+        if value.__class__ not in usual:
+            _check_types(arguments)
+    max_tokens, temperature, timeout = numbers
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f"max_tokens must be >= 1, not {max_tokens!r}")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout must be a number of seconds > 0, not {timeout!r}")
+    given: dict[str, Any] = {} if settings is None else {**settings}
+    if max_tokens is not None:
+        given["max_tokens"] = max_tokens
+    if temperature is not None:
+        given["temperature"] = temperature
+    if timeout is not None:
+        given["timeout"] = timeout
+    return [ModelRequest.user_text_prompt(prompt, instructions=system)], cast("ModelSettings", given)
+
+
+def _check_types(arguments: tuple[object, ...]) -> None:
+    for value, (name, kind, wanted) in zip(arguments, _TAKEN, strict=True):
         if isinstance(value, bool) or not isinstance(value, kind):
             raise TypeError(f"{name} must be {wanted}, not {value!r}")
-    if named["max_tokens"] is not None and named["max_tokens"] < 1:
-        raise ValueError(f"max_tokens must be >= 1, not {named['max_tokens']!r}")
-    if named["timeout"] is not None and not named["timeout"] > 0:
-        raise ValueError(f"timeout must be a number of seconds > 0, not {named['timeout']!r}")
-    given = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
-    return [ModelRequest.user_text_prompt(prompt, instructions=system)], cast("ModelSettings", given)
 
 
 def _read(response: ModelResponse) -> Reply:

@@ -35,6 +35,8 @@ _M = TypeVar("_M", bound=BaseChatModel)
 
 _CLIENTS = ("root_client", "root_async_client", "client", "async_client", "_client", "_async_client")
 """Where chat models keep the clients of SDKs, and resources that are made of them."""
+_OWN_TOOLS = frozenset({"function", "custom"})
+"""The types of tools that the application runs, where a tool is a description of one."""
 _TOOLS = "stepwarden_tools"
 _UNTOLD: RunnableConfig = {"callbacks": []}
 """What a call is made with inside one that callbacks are told of already."""
@@ -187,11 +189,12 @@ class Guard(AgentMiddleware[Any, Any, Any]):
 
     Put it last in the agent's list of middleware: one that comes after it is nearer to the model, and what that
     sends again or elsewhere is not seen. A tool that the policy refuses is not run, and the model is told why, in a
-    tool message that is an error.
+    tool message that is an error. Calls of what the provider runs itself (web search, code execution) cannot be asked
+    about: an agent that has such a tool, and may not, raises `ToolDeniedError` before its next request.
 
     Args:
-        side_effects: What tools may do, by their names; a tool that is not named here is the network, unless its
-            function is decorated with `stepwarden.tool`.
+        side_effects: What tools may do, by their names, a provider's by its name or else its type; a tool that is not
+            named here is the network, unless its function is decorated with `stepwarden.tool`.
         raises_denied: Whether a refused tool raises `ToolDeniedError` out of the agent instead of telling the model.
         estimate: How the input of a request is estimated, as for `guarded`.
 
@@ -216,12 +219,14 @@ class Guard(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
         """Call the model through its guarded copy."""
+        self._ask(request)
         return handler(request.override(model=self._guarded(request.model)))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         """Call the model through its guarded copy."""
+        self._ask(request)
         return await handler(request.override(model=self._guarded(request.model)))
 
     def wrap_tool_call(
@@ -243,6 +248,12 @@ class Guard(AgentMiddleware[Any, Any, Any]):
                 return await handler(request)
         except (ToolDeniedError, BudgetExceededError) as error:
             return self._told(request, error)
+
+    def _ask(self, request: ModelRequest[Any]) -> None:
+        """Refuse to offer what the provider runs itself, where the policy does: nobody is asked when it is called."""
+        for tool in request.tools:
+            if isinstance(tool, dict) and tool.get("type", "function") not in _OWN_TOOLS:
+                self._gate.ask(tool.get("name") or tool["type"])
 
     def _told(self, request: ToolCallRequest, error: Exception) -> ToolMessage:
         told = None if self._raises_denied else refusal(error)

@@ -199,6 +199,7 @@ class _Guarding:
         self._estimate = estimate
         self._agents: dict[int, tuple[Any, Any]] = {}
         self._tools = Copies[FunctionTool, FunctionTool](lambda tool: _guarded_tool(tool, gate))
+        self._models = Copies[Model, GuardedModel](lambda model: GuardedModel(model, estimate=estimate))
 
     def agent(self, agent: Any) -> Any:
         if isinstance(agent, _Guarded):
@@ -215,10 +216,13 @@ class _Guarding:
         # Agents are kept with their copies, so that their ids stay their own.
         self._agents[id(agent)] = agent, copied
         copied.tools = [self.tool(tool) for tool in agent.tools]
-        copied.handoffs = [self._handoff(one) for one in agent.handoffs]
-        if isinstance(agent.model, Model) and not isinstance(agent.model, GuardedModel):
-            copied.model = GuardedModel(agent.model, estimate=self._estimate)
+        copied.handoffs = agent.handoffs
         return copied
+
+    def model(self, model: Any) -> Any:
+        """Return an agent's model, guarded where it is an object; a name is the provider's."""
+        is_bare = isinstance(model, Model) and not isinstance(model, GuardedModel)
+        return self._models.of(model) if is_bare else model
 
     def tool(self, tool: Any) -> Any:
         """Return the guarded copy of a function tool; any other, and one whose function is of ours, as it is."""
@@ -234,15 +238,19 @@ class _Guarding:
             self._gate.ask(tool.name)
         return self.tool(tool)
 
-    def _handoff(self, handoff: Any) -> Any:
+    def handoff(self, handoff: Any) -> Any:
+        """Return what an agent hands off to, guarded."""
         if not isinstance(handoff, Handoff):
             return self.agent(handoff)
+        if hasattr(handoff.on_invoke_handoff, _MARK):
+            return handoff
         copied, invoke = copy.copy(handoff), handoff.on_invoke_handoff
 
         @functools.wraps(invoke)
         async def on_invoke_handoff(*args: Any) -> Any:
             return self.agent(await invoke(*args))
 
+        setattr(on_invoke_handoff, _MARK, True)
         copied.on_invoke_handoff = on_invoke_handoff
         return copied
 
@@ -258,6 +266,30 @@ class _Guarded(_Mixed):
     """Be the class of a guarded agent, mixed in before the agent's own."""
 
     stepwarden_guarding: ClassVar[_Guarding]
+
+    # Agents are told of others, and given models, after they were made and in clones, so these are guarded when read.
+
+    @property
+    def handoffs(self) -> Any:
+        """What the agent hands off to, guarded; what is appended is guarded when it is read next."""
+        held = self.__dict__["handoffs"]
+        if isinstance(held, list):
+            held[:] = map(self.stepwarden_guarding.handoff, held)
+        return held
+
+    @handoffs.setter
+    def handoffs(self, given: Any) -> None:
+        # A list of its own: the user's keeps the agents that the user has.
+        self.__dict__["handoffs"] = list(given) if isinstance(given, list) else given
+
+    @property
+    def model(self) -> Any:
+        """The agent's model, guarded where it is an object."""
+        return self.stepwarden_guarding.model(self.__dict__["model"])
+
+    @model.setter
+    def model(self, given: Any) -> None:
+        self.__dict__["model"] = given
 
     async def get_all_tools(self, run_context: Any) -> Any:
         """Return the agent's tools and its MCP servers', guarded."""

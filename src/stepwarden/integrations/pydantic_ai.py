@@ -23,19 +23,21 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition as AgentToolDefinition
-from pydantic_ai.toolsets import AbstractToolset
 
 from stepwarden.core._policy import SideEffectLike
 from stepwarden.core.errors import BudgetExceededError, DefinitionError, PolicyViolationError, ToolDeniedError
 
 from ._copies import Copies
 from ._estimate import Estimate, input_tokens, parse_estimate
-from ._gate import Gate, is_tool, refusal
+from ._gate import Gate, refusal
 from ._guard import guard, is_guardable
 from ._input import ANY, Conversation
 from ._pydantic_ai_request import instructions_of, reported, text_of
 from ._seam import Attempt
 from ._step_model import current_model
+
+_SEARCHES_TOOLS = "tool_search"
+"""The one thing that a provider runs itself that only looks at what the agent has."""
 
 
 class StepModel(WrapperModel):
@@ -206,11 +208,13 @@ class GuardedModel(WrapperModel):
 class Guard(AbstractCapability[Any]):
     """Guard an agent: its models' requests are under the budget, and its tools' calls under the policy.
 
-    A tool that the policy refuses is not run, and the model is told why, in the tool's place.
+    A tool that the policy refuses is not run, and the model is told why, in the tool's place. Calls of what the
+    provider runs itself (web search, code execution) cannot be asked about: an agent that has such a tool, and may not,
+    raises `ToolDeniedError` before its next request.
 
     Args:
-        side_effects: What tools may do, by their names; a tool that is not named here is the network, unless its
-            function is decorated with `stepwarden.tool`.
+        side_effects: What tools may do, by their names, a provider's by its kind, such as ``"web_search"``; a tool that
+            is not named here is the network, unless its function is decorated with `stepwarden.tool`.
         raises_denied: Whether a refused tool raises `ToolDeniedError` out of the agent instead of telling the model.
         estimate: How the input of a request is estimated, as for `GuardedModel`.
 
@@ -225,23 +229,29 @@ class Guard(AbstractCapability[Any]):
     def __post_init__(self) -> None:
         parse_estimate(self.estimate)
         self._gate = Gate(self.side_effects, "Guard.side_effects")
-        self._ours: dict[str, Any] = {}
         self._guarded = _Guarded(self.estimate)
 
-    def get_wrapper_model(self, model: Model) -> Model:
-        """Guard whichever model serves a request."""
-        return self._guarded.of(model)
+    def get_wrapper_model(self, model: Model) -> Model | None:
+        """Guard whichever model serves a request; None for one that is guarded already."""
+        guarded = self._guarded.of(model)
+        return None if guarded is model else guarded
 
-    def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> None:
-        """Look for tools whose functions are tools of ours: these ask the policy themselves."""
-        toolset.apply(self._look)
+    async def before_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """Refuse to offer what the provider runs itself, where the policy does: nobody is asked when it is called.
 
-    def _look(self, toolset: AbstractToolset[Any]) -> None:
-        tools: Mapping[str, Any] = getattr(toolset, "tools", {})
-        for name, tool in tools.items():
-            function = getattr(tool, "function", None)
-            if is_tool(function):
-                self._ours[name] = function
+        Raises:
+            ToolDeniedError: If that is so; nothing is sent.
+        """
+        parameters = request_context.model_request_parameters
+        if parameters.native_tools:
+            # What the model has not, or a function of the agent's stands for, is not offered.
+            _, prepared = request_context.model.prepare_request(request_context.model_settings, parameters)
+            for tool in prepared.native_tools:
+                if tool.kind != _SEARCHES_TOOLS:
+                    self._gate.ask(tool.kind)
+        return request_context
 
     async def wrap_tool_execute(
         self,
@@ -255,13 +265,22 @@ class Guard(AbstractCapability[Any]):
         """Ask the policy in force before a tool runs, and count the call."""
         name = call.tool_name
         try:
-            with self._gate.open(name, self._ours.get(name)):
+            with self._gate.open(name, _function_of(ctx, name)):
                 return await handler(args)
         except (ToolDeniedError, BudgetExceededError) as error:
             told = None if self.raises_denied else refusal(error)
             if told is None:
                 raise
             raise SkipToolExecution(told) from error
+
+
+def _function_of(ctx: RunContext[Any], name: str) -> object:
+    """Return the function that this run's tool of a name calls, where that is known."""
+    tool: Any = (getattr(ctx.tool_manager, "tools", None) or {}).get(name)
+    while hasattr(tool, "source_tool"):
+        tool = tool.source_tool
+    schema = getattr(getattr(tool, "call_func", None), "__self__", None)
+    return getattr(schema, "function", None)
 
 
 def _guarded_within(model: Model, estimate: Estimate) -> Model | None:
