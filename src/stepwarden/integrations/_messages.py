@@ -11,12 +11,12 @@ from ._estimate import Asked, tokens_in
 from ._events import EventReader
 from ._fast_json import parsed
 from ._input import MESSAGES, Conversation
-from ._json import count, encoded, model_of, size_of, text_of, with_model
+from ._json import TOO_MANY, count, encoded, model_of, size_of, text_of, with_model
 from ._seam import Reported
 
 PREFIX = "anthropic:"
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=TOO_MANY)]
 
 
 class _CacheDetails(msgspec.Struct, gc=False):
