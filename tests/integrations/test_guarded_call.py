@@ -279,6 +279,28 @@ def test_a_call_asks_for_at_least_one_reply(choices, error):
         called()
 
 
+def test_a_sync_function_that_returns_a_coroutine_is_told_what_to_do():
+    """Nothing of the coroutine has run, so the hold is given back, and the error says how to write it."""
+
+    async def request():
+        pytest.fail("it was made")
+
+    @GUARD
+    def complete(prompt, max_tokens=10):
+        return request()
+
+    with sw.Run(budget=sw.Budget(max_tokens=100)) as run:
+        with pytest.raises(TypeError, match=r"`complete` is a sync function that returned a coroutine.*`async def`"):
+            complete("four")
+        assert (run.held, run.uncertain, run.total) == (sw.Usage(), sw.Usage(), sw.Usage())
+
+
+def test_it_stands_below_what_makes_a_method_static():
+    """Above `@staticmethod` it would take the instance for an argument, so that is an error at once."""
+    with pytest.raises(sw.DefinitionError, match="@guarded_call must stand below @staticmethod"):
+        GUARD(staticmethod(Provider.complete))
+
+
 def test_what_is_none_was_not_said():
     """A key that is None counts as left out, in both mappings, as SDKs say what they do not know."""
     called = sw.guarded_call(

@@ -6,11 +6,12 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import replace
+from types import CoroutineType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from stepwarden.core._accounting import whole
 from stepwarden.core._budget import parse_name
-from stepwarden.core._callable import Kind, kind_of
+from stepwarden.core._callable import Kind, check_decorated, kind_of, refuse_coroutine
 from stepwarden.core.errors import DefinitionError
 
 from ._seam import Attempt, Reported
@@ -52,7 +53,7 @@ def guarded_call(
         result is returned even when settling it passes a limit; the next call is refused.
 
     Raises:
-        DefinitionError: If an argument cannot be right.
+        DefinitionError: If an argument, or what is decorated, cannot be right.
 
     Example:
         >>> import stepwarden as sw
@@ -74,8 +75,7 @@ def guarded_call(
         parse_name(output_limit, "guarded_call.output_limit")
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        if not callable(function):
-            raise DefinitionError(f"guarded_call goes on a function, not on {function!r}")
+        check_decorated(function, "guarded_call", named=True)
         limit = None if output_limit is None else _Limit(function, output_limit)
         wrapped = _WRAPPERS[kind_of(function)](function, _Metering(estimate, settle, limit))
         return functools.wraps(function)(wrapped)
@@ -185,6 +185,9 @@ def _function(function: Callable[..., Any], metering: _Metering) -> Callable[...
     def call(*args: Any, **kwargs: Any) -> Any:
         with metering.attempt(args, kwargs) as attempt:
             result = metering.call(attempt, function, args, kwargs)
+            if isinstance(result, CoroutineType):
+                attempt.release()  # nothing of it has run
+                raise refuse_coroutine(result, "guarded_call", getattr(function, "__name__", repr(function)))
             metering.settle(attempt, result)
         return result
 
