@@ -14,7 +14,8 @@ from ._json import TOO_MANY, count, encoded, least_limit, model_of, size_of, tex
 from ._other import OtherTokens
 from ._seam import Reported
 
-PREFIX = "openai:"
+PREFIXES = ("openai:", "openai-chat:", "openai-responses:")
+"""As we name OpenAI's models, and as pydantic-ai does, which a step's model may also be for."""
 _ASSUMED_BY_THE_API = 16
 """The output of a legacy completion that names no limit."""
 
@@ -65,11 +66,11 @@ class ChatCall:
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = self._named = request
         model = request.get("model")
-        if model.__class__ is str and model and not model.startswith(PREFIX):
+        if model.__class__ is str and model and not model.startswith(PREFIXES):
             self.model: str | None = model
         else:
             self.model = model_of(request)
-            self._named = with_model(request, self.model, PREFIX)
+            self._named = with_model(request, self.model, PREFIXES)
         self.is_stream = bool(request.get("stream"))
         options = request.get("stream_options")
         self._shows_usage = isinstance(options, dict) and bool(options.get("include_usage"))

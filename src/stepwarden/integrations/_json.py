@@ -53,13 +53,15 @@ def model_of(request: Mapping[str, Any]) -> str | None:
     return text_of(request.get("model")) or default_model()
 
 
-def with_model(request: dict[str, Any], model: str | None, prefix: str) -> dict[str, Any]:
+def with_model(request: dict[str, Any], model: str | None, prefixes: tuple[str, ...]) -> dict[str, Any]:
     """Return the request with its model as the provider knows it: without the prefix of its own provider.
 
     Args:
         request: The request.
         model: The model that `model_of` found for it.
-        prefix: The provider's prefix, such as ``"openai:"``.
+        prefixes: The provider's prefixes, such as ``"openai:"``.
     """
-    bare = None if model is None else model.removeprefix(prefix)
+    bare = model
+    if model is not None and model.startswith(prefixes):
+        bare = model.partition(":")[2]
     return request if bare in {None, request.get("model")} else {**request, "model": bare}
