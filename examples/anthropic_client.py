@@ -1,4 +1,4 @@
-"""A step on Anthropic's own client: its thinking and its answer stay within what the step may spend.
+"""A step on Anthropic's own client: its answer stays within what the step may spend.
 
 It needs ``pip install "stepwarden[anthropic]"``.
 Run it with a key, ``ANTHROPIC_API_KEY=... python examples/anthropic_client.py``, or against any server that speaks the
@@ -16,7 +16,7 @@ client = sw.guard(Anthropic())
 def classify(issue: str) -> str:
     """Say what kind of issue it is; no more output is asked for than the step may still have."""
     message = client.messages.create(
-        model=(sw.default_model() or "").removeprefix("anthropic:"),
+        model=sw.default_model() or "",
         max_tokens=1_000,
         messages=[{"role": "user", "content": f"Is this a bug or a question? {issue}"}],
     )
@@ -28,4 +28,4 @@ with sw.Run(budget=sw.Budget(max_usd="0.10")) as run:
 
 for receipt in run.receipts:
     used = receipt.total
-    print(receipt.kind, receipt.name, receipt.status, used.total_tokens, "tokens", f"${used.cost_usd}")
+    print(receipt.kind, receipt.name, receipt.status, used.total_tokens, "tokens", f"${used.cost_usd:f}")

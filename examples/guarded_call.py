@@ -18,7 +18,7 @@ SERVER = os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1")
 
 
 def worst_case(prompt: str, *, max_tokens: int) -> Mapping[str, Any]:
-    """Say what a call may cost at most: a token is seldom shorter than a byte."""
+    """Say what a call may cost at most: no token of this model is shorter than a byte."""
     return {"model": MODEL, "input_tokens": len(prompt.encode()) + 20, "output_tokens": max_tokens}
 
 
@@ -54,4 +54,4 @@ with sw.Run(budget=sw.Budget(max_usd="0.10")) as run:
 
 for receipt in run.receipts:
     spent = receipt.total
-    print(receipt.kind, receipt.name, receipt.status, spent.total_tokens, "tokens", f"${spent.cost_usd}")
+    print(receipt.kind, receipt.name, receipt.status, spent.total_tokens, "tokens", f"${spent.cost_usd:f}")

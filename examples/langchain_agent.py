@@ -49,6 +49,6 @@ with sw.Run(budget=sw.Budget(max_usd="0.10")) as run:
 
 for receipt in run.receipts:
     used = receipt.total
-    print(receipt.name, receipt.status, used.calls, "calls", used.total_tokens, "tokens", f"${used.cost_usd}")
+    print(receipt.name, receipt.status, used.calls, "calls", used.total_tokens, "tokens", f"${used.cost_usd:f}")
     for call in receipt.tools:
         print("  tool", call.name, call.outcome)

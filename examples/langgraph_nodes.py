@@ -65,7 +65,7 @@ async def main() -> None:
     print(f"{state['kind']}: {state['reply']}")
     for receipt in run.receipts:
         used = receipt.own
-        print(receipt.name, receipt.status, receipt.model, used.total_tokens, "tokens", f"${used.cost_usd}")
+        print(receipt.name, receipt.status, receipt.model, used.total_tokens, "tokens", f"${used.cost_usd:f}")
 
 
 asyncio.run(main())

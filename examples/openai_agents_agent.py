@@ -45,7 +45,7 @@ with sw.Run(budget=sw.Budget(max_usd="0.10")) as run:
 
 for receipt in run.receipts:
     print(
-        receipt.kind, receipt.name, receipt.status, receipt.total.total_tokens, "tokens", f"${receipt.total.cost_usd}"
+        receipt.kind, receipt.name, receipt.status, receipt.total.total_tokens, "tokens", f"${receipt.total.cost_usd:f}"
     )
     for tool in receipt.tools:
         print("  tool", tool.name, tool.outcome)

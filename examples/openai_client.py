@@ -47,4 +47,4 @@ with sw.Run(budget=sw.Budget(max_usd="0.10")) as run:
 
 for receipt in run.receipts:
     used = receipt.total
-    print(receipt.kind, receipt.name, receipt.status, used.total_tokens, "tokens", f"${used.cost_usd}")
+    print(receipt.kind, receipt.name, receipt.status, used.total_tokens, "tokens", f"${used.cost_usd:f}")

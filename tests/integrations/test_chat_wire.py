@@ -143,3 +143,21 @@ def test_details_that_are_missing_are_none(usage):
     reply = {"choices": [], "model": "m", "usage": usage}
     reported = ChatCall({}).read(json.dumps(reply).encode())
     assert (reported.input_tokens, reported.output_tokens, reported.cache_read_tokens) == (3, 2, 0)
+
+
+def test_a_stream_that_says_its_usage_all_along_is_complete_at_its_end():
+    """Some servers send the usage so far with each chunk: only the last of them says that all has arrived."""
+    reader = ChatStream(hides_usage=False)
+
+    def feed(usage, *choices):
+        reader.feed(b"data: %s\n\n" % json.dumps({"choices": choices, "usage": usage}).encode())
+        return reader.is_complete, reader.reported()
+
+    for tokens in (1, 2):
+        usage = {"prompt_tokens": 3, "completion_tokens": tokens}
+        is_complete, reported = feed(usage, {"index": 0, "delta": {"content": "x"}, "finish_reason": None})
+        assert not is_complete
+        assert (reported.input_tokens, reported.output_tokens) == (3, tokens)
+    assert feed(usage, {"index": 0, "delta": {}, "finish_reason": "stop"})[0]
+    assert not feed(usage, {"index": 1, "delta": {"content": "x"}, "finish_reason": None})[0]
+    assert feed(usage)[0]

@@ -159,6 +159,8 @@ UNBOUNDED = [
         "`input[0].content[0].file_id`",
     ),
     (CHAT, {"web_search_options": {"user_location": "here"}}, "`web_search_options`"),
+    (CHAT, {"web_search_options": {}}, "`web_search_options` refers"),
+    (CHAT, {"model": "gpt-4o-search-preview"}, "`model` is 'gpt-4o-search-preview', which searches"),
     (CHAT, said(FILE), "`messages[0].content[0]` is a file"),
     (CHAT, {"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, "`messages[0].audio.id`"),
     (MESSAGES, {"container": "c"}, "`container`"),

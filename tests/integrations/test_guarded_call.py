@@ -240,6 +240,90 @@ def test_what_the_users_functions_return_is_checked(estimate, settle, message):
 
 
 @pytest.mark.parametrize(
+    ("used", "error", "message"),
+    [
+        ({"input_tokens": "5", "output_tokens": 1}, TypeError, "input_tokens must be an int, not '5'"),
+        ({"input_tokens": 5, "output_tokens": 1 << 60}, ValueError, "output_tokens must be below"),
+        (
+            {"input_tokens": 5, "output_tokens": 1, "reasoning_tokens": 0.5},
+            TypeError,
+            "reasoning_tokens must be an int",
+        ),
+        ({"input_tokens": 5, "output_tokens": 1, "cost_usd": "dear"}, ValueError, "cost_usd"),
+        ({"input_tokens": 5, "output_tokens": 1, "model": 5}, TypeError, "model"),
+        (RefusedError(429), RefusedError, "429"),
+    ],
+)
+def test_numbers_that_cannot_be_right_leave_the_call_uncertain(face, monkeypatch, used, error, message):
+    """Whatever `settle` raises or returns, the call was made: its hold never stays open, and is never given back."""
+
+    def settle(reply):
+        if isinstance(used, Exception):
+            raise used
+        return used
+
+    monkeypatch.setitem(globals(), "GUARD", sw.guarded_call(estimate=worst, settle=settle))
+    with sw.Run(budget=sw.Budget(max_tokens=100)) as run:
+        with pytest.raises(error, match=message):
+            face(Provider())("four")
+        assert (run.held, run.total.input_tokens, run.uncertain.output_tokens) == (sw.Usage(), 4, 10)
+
+
+@pytest.mark.parametrize(("choices", "error"), [(0, ValueError), (-1, ValueError), ("2", TypeError), (1.5, TypeError)])
+def test_a_call_asks_for_at_least_one_reply(choices, error):
+    """A call for no reply, or for what is no number of them, is an error before it is made."""
+    called = sw.guarded_call(
+        estimate=lambda: {"input_tokens": 5, "choices": choices}, settle=lambda reply: None, output_limit="limit"
+    )(lambda limit=1: pytest.fail("it was made"))
+    with sw.Run(budget=sw.Budget(max_tokens=100)), pytest.raises(error, match="choices must be"):
+        called()
+
+
+def test_a_sync_function_that_returns_a_coroutine_is_told_what_to_do():
+    """Nothing of the coroutine has run, so the hold is given back, and the error says how to write it."""
+
+    async def request():
+        pytest.fail("it was made")
+
+    @GUARD
+    def complete(prompt, max_tokens=10):
+        return request()
+
+    with sw.Run(budget=sw.Budget(max_tokens=100)) as run:
+        with pytest.raises(TypeError, match=r"`complete` is a sync function that returned a coroutine.*`async def`"):
+            complete("four")
+        assert (run.held, run.uncertain, run.total) == (sw.Usage(), sw.Usage(), sw.Usage())
+
+
+def test_it_stands_below_what_makes_a_method_static():
+    """Above `@staticmethod` it would take the instance for an argument, so that is an error at once."""
+    with pytest.raises(sw.DefinitionError, match="@guarded_call must stand below @staticmethod"):
+        GUARD(staticmethod(Provider.complete))
+
+
+def test_what_is_none_was_not_said():
+    """A key that is None counts as left out, in both mappings, as SDKs say what they do not know."""
+    called = sw.guarded_call(
+        estimate=lambda: {"input_tokens": 5, "output_tokens": 9, "choices": None, "timeout": None},
+        settle=lambda reply: {"input_tokens": 5, "output_tokens": 1, "cache_read_tokens": None, "cost_usd": None},
+    )(lambda: "reply")
+    with sw.Run(budget=sw.Budget(max_tokens=100)) as run:
+        called()
+    assert run.total == sw.Usage(input_tokens=5, output_tokens=1, calls=1, unpriced_calls=1)
+
+
+@pytest.mark.parametrize("make", [as_generator, as_async_generator])
+def test_a_generator_that_its_arguments_do_not_fit_holds_nothing(monkeypatch, make):
+    """Where there is no generator, nothing was sent, and the hold is given back."""
+    guard = sw.guarded_call(estimate=lambda *args, **kwargs: {"input_tokens": 4}, settle=used)
+    monkeypatch.setitem(globals(), "GUARD", guard)
+    with sw.Run(budget=sw.Budget(max_tokens=2_000)) as run:
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            make(Provider())("four", temperature=1)
+        assert (run.held, run.uncertain, run.total) == (sw.Usage(), sw.Usage(), sw.Usage())
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"estimate": 5, "settle": used}, r"guarded_call\.estimate must be callable, not 5"),

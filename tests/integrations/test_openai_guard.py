@@ -52,6 +52,53 @@ def test_cached_and_reasoning_tokens_are_priced_once(server, kind, streams):
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (
+            {"prompt_tokens": 2, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}},
+            sw.Usage(input_tokens=4, output_tokens=3, cache_read_tokens=4, cost_usd=Decimal(7), calls=1),
+        ),
+        ({"prompt_tokens": 2, "completion_tokens": 1 << 60}, None),
+        ({"prompt_tokens": 1 << 60, "completion_tokens": 3}, None),
+    ],
+    ids=["cached beside", "output", "input"],
+)
+def test_counts_that_cannot_be_right_throw_no_reply_away(server, kind, streams, usage, expected):
+    """Cache reads beside the input are counted inside; a count that no call can have is one that was not said."""
+    server.default = Reply(text="paid for", usage=usage)
+
+    async def scenario():
+        async with guarded(kind, server) as client:
+            with sw.Run(prices=PRICES, budget=sw.Budget(max_usd=1_000)) as run:
+                reply = await ask(client, stream=streams)
+                if streams:
+                    await read_out(reply)
+                assert (run.held, run.uncertain) == (sw.Usage(), sw.Usage())
+        return run.total
+
+    total = play(scenario)
+    if expected is None:
+        assert (total.calls, total.estimated_calls) == (1, 1)
+        assert min(total.input_tokens, total.output_tokens) > 0
+    else:
+        assert total == expected
+
+
+@pytest.mark.parametrize("limit", [1 << 45, 1 << 52, 1 << 60])
+def test_an_output_limit_that_no_call_can_reach_is_none(server, kind, limit):
+    """A limit so large limits nothing: the call gets what the step assumes, and is no error of ours."""
+
+    async def scenario():
+        async with guarded(kind, server) as client:
+            with sw.Run(budget=sw.Budget(max_tokens=999)), sw.step("s", default_max_output_tokens=32):
+                await ask(client, max_tokens=limit)
+
+    play(scenario)
+    assert server.requests[0].body["max_tokens"] == 32
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
 def test_the_model_that_answered_is_priced_and_recorded(server, kind, streams):
     """A reply that names another model than was asked for is priced as that one, and that one is on the receipt."""
     server.default = Reply(model="m-dated", input_tokens=2, output_tokens=1)

@@ -124,10 +124,18 @@ def test_a_dollar_limit_lowers_the_output_to_what_it_pays_for(server, kind):
 
 @pytest.mark.parametrize("budget", [None, sw.Budget(max_tokens=500)], ids=["unbounded", "bounded"])
 @pytest.mark.parametrize(
-    ("named", "arrives"), [("openai:m", "m"), ("m", "m"), ("ft:m:team", "ft:m:team"), ("azure:m", "azure:m")]
+    ("named", "arrives"),
+    [
+        ("openai:m", "m"),
+        ("openai-chat:m", "m"),
+        ("openai-responses:ft:m:team", "ft:m:team"),
+        ("m", "m"),
+        ("ft:m:team", "ft:m:team"),
+        ("azure:m", "azure:m"),
+    ],
 )
 def test_only_its_own_providers_prefix_is_stripped(server, kind, budget, named, arrives):
-    """`openai:` is taken off what is sent, with limits and without; any other colon belongs to the name."""
+    """OpenAI's prefixes are taken off what is sent, with limits and without; any other colon belongs to the name."""
     assert sent(server, kind, sw.Run(budget=budget), model=named)["model"] == arrives
 
 

@@ -10,15 +10,16 @@ from ._estimate import Asked, tokens_in
 from ._events import EventReader
 from ._fast_json import parsed
 from ._input import CHAT, Conversation, Prompts
-from ._json import NO_LIMIT, count, encoded, least_limit, model_of, size_of, text_of, times, with_model
+from ._json import TOO_MANY, count, encoded, least_limit, model_of, size_of, text_of, times, with_model
 from ._other import OtherTokens
 from ._seam import Reported
 
-PREFIX = "openai:"
+PREFIXES = ("openai:", "openai-chat:", "openai-responses:")
+"""As we name OpenAI's models, and as pydantic-ai does, which a step's model may also be for."""
 _ASSUMED_BY_THE_API = 16
 """The output of a legacy completion that names no limit."""
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=TOO_MANY)]
 
 
 class _InputDetails(msgspec.Struct, gc=False):
@@ -65,11 +66,11 @@ class ChatCall:
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = self._named = request
         model = request.get("model")
-        if model.__class__ is str and model and not model.startswith(PREFIX):
+        if model.__class__ is str and model and not model.startswith(PREFIXES):
             self.model: str | None = model
         else:
             self.model = model_of(request)
-            self._named = with_model(request, self.model, PREFIX)
+            self._named = with_model(request, self.model, PREFIXES)
         self.is_stream = bool(request.get("stream"))
         options = request.get("stream_options")
         self._shows_usage = isinstance(options, dict) and bool(options.get("include_usage"))
@@ -86,7 +87,7 @@ class ChatCall:
         """The most output for each choice, in tokens; None where it names none."""
         request = self._request
         limit = request.get("max_completion_tokens")
-        if limit.__class__ is int and 0 <= limit < NO_LIMIT and "max_tokens" not in request:
+        if limit.__class__ is int and 0 <= limit < TOO_MANY and "max_tokens" not in request:
             return limit
         return least_limit(request, *self.limit_names)
 
@@ -182,6 +183,7 @@ class ChatStream:
         self._events = EventReader(self._take)
         self._last: dict[str, Any] = {}
         self._usage: Any = None
+        self._is_ended = False
         self._said: list[str] = []
         self._size = 0
         # Most servers send a chunk a token; at least a token was made where any chunk came.
@@ -213,8 +215,8 @@ class ChatStream:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the end was said, or the usage, which comes last."""
-        return self._events.is_done or self._usage is not None
+        """Whether the end was said, or the usage of all of it."""
+        return self._events.is_done or self._is_ended
 
     def _take(self, chunk: dict[str, Any]) -> bool:
         choices = chunk.get("choices")
@@ -229,7 +231,13 @@ class ChatStream:
         if not isinstance(chunk.get("usage"), dict):
             return True
         self._usage = chunk["usage"]
+        # Some servers say with each chunk what was used so far.
+        self._is_ended = not isinstance(choices, list) or all(map(_is_finished, choices))
         return bool(choices) or not self._hides_usage
+
+
+def _is_finished(choice: Any) -> bool:
+    return isinstance(choice, dict) and bool(choice.get("finish_reason"))
 
 
 def _content(choice: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._chat import PREFIX, ChatStream
+from ._chat import PREFIXES, ChatStream
 from ._estimate import Asked
 from ._fast_json import parsed
 from ._input import Prompts
@@ -30,11 +30,11 @@ class EmbeddingsCall:
     @property
     def asked(self) -> Asked:
         """What it has as input; of token numbers it is known."""
-        return Prompts(with_model(self._request, self.model, PREFIX), ("input",))
+        return Prompts(with_model(self._request, self.model, PREFIXES), ("input",))
 
     def body(self, output_limit: int | None) -> bytes | None:  # noqa: ARG002 - there is no output to limit
         """Return the request's body, or None where nothing in it changes."""
-        request = with_model(self._request, self.model, PREFIX)
+        request = with_model(self._request, self.model, PREFIXES)
         return None if request == self._request else encoded(request)
 
     def read(self, body: bytes) -> Reported:

@@ -6,10 +6,12 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import replace
+from types import CoroutineType
 from typing import Any, ParamSpec, Self, TypeVar
 
+from stepwarden.core._accounting import whole
 from stepwarden.core._budget import parse_name
-from stepwarden.core._callable import Kind, kind_of
+from stepwarden.core._callable import Kind, check_decorated, kind_of, refuse_coroutine
 from stepwarden.core.errors import DefinitionError
 
 from ._seam import Attempt, Reported
@@ -51,7 +53,7 @@ def guarded_call(
         result is returned even when settling it passes a limit; the next call is refused.
 
     Raises:
-        DefinitionError: If an argument cannot be right.
+        DefinitionError: If an argument, or what is decorated, cannot be right.
 
     Example:
         >>> import stepwarden as sw
@@ -73,8 +75,7 @@ def guarded_call(
         parse_name(output_limit, "guarded_call.output_limit")
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        if not callable(function):
-            raise DefinitionError(f"guarded_call goes on a function, not on {function!r}")
+        check_decorated(function, "guarded_call", named=True)
         limit = None if output_limit is None else _Limit(function, output_limit)
         wrapped = _WRAPPERS[kind_of(function)](function, _Metering(estimate, settle, limit))
         return functools.wraps(function)(wrapped)
@@ -133,6 +134,8 @@ class _Metering:
 
     def attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Attempt:
         given = _read("estimate", self._estimate(*args, **kwargs), _ESTIMATED, required=("input_tokens",))
+        if given.get("choices", 1) < 1:
+            raise ValueError(f"choices must be >= 1, not {given['choices']!r}")
         return Attempt(**{"model": None, **given})
 
     def call(
@@ -145,12 +148,16 @@ class _Metering:
 
     def settle(self, attempt: Attempt, result: Any, *, is_whole: bool = True) -> None:
         """Settle by what the call returned; where that is not *is_whole*, as an estimate."""
-        used = self._settle(result)
-        if used is None:
-            attempt.leave()
-            return
-        required = ("input_tokens", "output_tokens")
-        reported = Reported(**_read("settle", used, _SETTLED, required=required, unless="arrived_tokens"))
+        try:
+            used = self._settle(result)
+            if used is None:
+                attempt.leave()
+                return
+            required = ("input_tokens", "output_tokens")
+            reported = Reported(**_read("settle", used, _SETTLED, required=required, unless="arrived_tokens"))
+        except BaseException:
+            attempt.leave()  # the call was made, whatever this error looks like
+            raise
         if not is_whole and reported.output_tokens is not None:
             reported = replace(reported, output_tokens=None, arrived_tokens=reported.output_tokens)
         attempt.settle(reported)
@@ -167,13 +174,20 @@ def _read(
     for name in required:
         if given.get(name) is None and (unless is None or given.get(unless) is None):
             raise TypeError(f"guarded_call's {what} must return {name}, and returned {dict(given)!r}")
-    return dict(given)
+    said = {name: value for name, value in given.items() if value is not None}
+    for name, value in said.items():
+        if name.endswith("_tokens") or name == "choices":
+            whole(value, name)
+    return said
 
 
 def _function(function: Callable[..., Any], metering: _Metering) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         with metering.attempt(args, kwargs) as attempt:
             result = metering.call(attempt, function, args, kwargs)
+            if isinstance(result, CoroutineType):
+                attempt.release()  # nothing of it has run
+                raise refuse_coroutine(result, "guarded_call", getattr(function, "__name__", repr(function)))
             metering.settle(attempt, result)
         return result
 
@@ -195,7 +209,7 @@ def _generator(function: Callable[..., Any], metering: _Metering) -> Callable[..
         yielded: list[Any] = []
         attempt = metering.attempt(args, kwargs)
         attempt.acquire()
-        source = metering.call(attempt, function, args, kwargs)
+        source = _begun(metering, attempt, function, args, kwargs)
 
         def take(item: Any) -> Any:
             attempt.keep()
@@ -243,7 +257,7 @@ def _async_generator(function: Callable[..., Any], metering: _Metering) -> Calla
         yielded: list[Any] = []
         attempt = metering.attempt(args, kwargs)
         await attempt.acquire_async()
-        source = metering.call(attempt, function, args, kwargs)
+        source = _begun(metering, attempt, function, args, kwargs)
         try:
             async for item in source:
                 attempt.keep()
@@ -257,6 +271,17 @@ def _async_generator(function: Callable[..., Any], metering: _Metering) -> Calla
         metering.settle(attempt, yielded)
 
     return call
+
+
+def _begun(
+    metering: _Metering, attempt: Attempt, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Return the generator, of which nothing has run yet; with arguments that it does not take there is none."""
+    try:
+        return metering.call(attempt, function, args, kwargs)
+    except BaseException:
+        attempt.release()
+        raise
 
 
 def _broke_off(metering: _Metering, attempt: Attempt, yielded: list[Any], error: BaseException) -> None:

@@ -28,6 +28,8 @@ ANTHROPIC_ADDS = 1_024
 _PLAIN = {"role", "content"}
 """What a message has that is a text and nothing else: there is nothing in it to be looked for."""
 _HELD_KINDS = frozenset({"item_reference", "container_upload"})
+_SEARCHES = "-search-"
+"""What the names of OpenAI's chat models that search before every answer have in common, as in gpt-5-search-api."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,11 @@ class Conversation:
         """Say what of the input is not bounded by the request."""
         request, rules = self.request, self.rules
         for name in rules.held:
-            if request.get(name):
+            held = request.get(name)
+            if held or held == {}:  # an empty object asks for a web search as it is by default
                 yield f"`{name}` refers to input that the server holds"
+        if rules is CHAT and _SEARCHES in self._model:
+            yield f"`model` is {self._model!r}, which searches the web for input of its own"
         tools = request.get("tools")
         for number, tool in enumerate(tools if isinstance(tools, list) else ()):
             kind = tool.get("type") if isinstance(tool, Mapping) else None

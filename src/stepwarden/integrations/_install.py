@@ -34,9 +34,12 @@ def install(*names: str, allow: Iterable[str] = (), estimate: Estimate = "likely
         estimate: How the input of a request is estimated, as for `guard`.
 
     Raises:
-        DefinitionError: If a name is unknown, or another argument cannot be right; then nothing is installed.
+        DefinitionError: If no name is given or one is unknown, or another argument cannot be right; then nothing is
+            installed.
         ImportError: If an SDK that is named is not installed.
     """
+    if not names:
+        raise DefinitionError(f"install() guards what it names, and nothing was named; known: {_known()}")
     modules = _modules("install", names)
     how = parse_estimate(estimate)
     allowed = parse_allow(allow, frozenset[str]().union(*(module.ALLOWABLE for module in modules)))
@@ -62,6 +65,9 @@ def uninstall(*names: str) -> None:
 def _modules(what: str, names: tuple[str, ...]) -> list[ModuleType]:
     for name in names:
         if name not in _INSTALLABLE:
-            known = ", ".join(repr(known) for known in _INSTALLABLE)
-            raise DefinitionError(f"cannot {what} {name!r}; known: {known}")
+            raise DefinitionError(f"cannot {what} {name!r}; known: {_known()}")
     return [importlib.import_module(_INSTALLABLE[name]) for name in names]
+
+
+def _known() -> str:
+    return ", ".join(map(repr, _INSTALLABLE))

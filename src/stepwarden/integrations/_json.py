@@ -10,8 +10,8 @@ from stepwarden.core._leaf import default_model
 
 compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """Writes JSON as SDKs do; made once, since making it takes longer than a message does to be written."""
-NO_LIMIT = 1 << 53
-"""No number of tokens; a float from here on is no whole number any more."""
+TOO_MANY = 1 << 32
+"""No call has so many tokens: who reports them says nothing, and who asks for them names no limit."""
 
 
 def encoded(request: Mapping[str, Any]) -> bytes:
@@ -28,13 +28,13 @@ def count(numbers: Any, *keys: str) -> int | None:
     """Return the count that stands under *keys*, each inside the one before; None where that is no count."""
     for key in keys:
         numbers = numbers.get(key) if isinstance(numbers, dict) else None
-    return numbers if isinstance(numbers, int) and not isinstance(numbers, bool) and numbers >= 0 else None
+    return numbers if isinstance(numbers, int) and not isinstance(numbers, bool) and 0 <= numbers < TOO_MANY else None
 
 
 def least_limit(request: Mapping[str, Any], *names: str) -> int | None:
     """Return the lowest output limit that a request names under any of *names*; None where it names none."""
     given = [request.get(name) for name in names]
-    limits = [int(limit) for limit in given if isinstance(limit, int | float) and 0 <= limit < NO_LIMIT]
+    limits = [int(limit) for limit in given if isinstance(limit, int | float) and 0 <= limit < TOO_MANY]
     return min(limits) if limits else None
 
 
@@ -53,13 +53,15 @@ def model_of(request: Mapping[str, Any]) -> str | None:
     return text_of(request.get("model")) or default_model()
 
 
-def with_model(request: dict[str, Any], model: str | None, prefix: str) -> dict[str, Any]:
+def with_model(request: dict[str, Any], model: str | None, prefixes: tuple[str, ...]) -> dict[str, Any]:
     """Return the request with its model as the provider knows it: without the prefix of its own provider.
 
     Args:
         request: The request.
         model: The model that `model_of` found for it.
-        prefix: The provider's prefix, such as ``"openai:"``.
+        prefixes: The provider's prefixes, such as ``"openai:"``.
     """
-    bare = None if model is None else model.removeprefix(prefix)
+    bare = model
+    if model is not None and model.startswith(prefixes):
+        bare = model.partition(":")[2]
     return request if bare in {None, request.get("model")} else {**request, "model": bare}

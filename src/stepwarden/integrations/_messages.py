@@ -11,12 +11,12 @@ from ._estimate import Asked, tokens_in
 from ._events import EventReader
 from ._fast_json import parsed
 from ._input import MESSAGES, Conversation
-from ._json import count, encoded, model_of, size_of, text_of, with_model
+from ._json import TOO_MANY, count, encoded, model_of, size_of, text_of, with_model
 from ._seam import Reported
 
-PREFIX = "anthropic:"
+PREFIXES = ("anthropic:",)
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=TOO_MANY)]
 
 
 class _CacheDetails(msgspec.Struct, gc=False):
@@ -59,11 +59,11 @@ class MessagesCall:
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = self._named = request
         model = request.get("model")
-        if model.__class__ is str and model and not model.startswith(PREFIX):
+        if model.__class__ is str and model and not model.startswith(PREFIXES):
             self.model: str | None = model
         else:
             self.model = model_of(request)
-            self._named = with_model(request, self.model, PREFIX)
+            self._named = with_model(request, self.model, PREFIXES)
         self.is_stream = bool(request.get("stream"))
 
     @property

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._chat import PREFIX
+from ._chat import PREFIXES
 from ._estimate import Asked, Estimate, tokens_in
 from ._events import EventReader
 from ._fast_json import parsed
@@ -57,11 +57,11 @@ class ResponsesCall:
         """What it has as input, with what the server is known to hold of it."""
         held = (text_of(self._request.get("previous_response_id")), self._conversation())
         remembered = sum(_contexts.get(one) or 0 for one in held if one is not None)
-        return Conversation(with_model(self._request, self.model, PREFIX), RESPONSES, remembered)
+        return Conversation(with_model(self._request, self.model, PREFIXES), RESPONSES, remembered)
 
     def body(self, output_limit: int | None) -> bytes | None:
         """Return the request's body with this limit, or None where nothing in it changes."""
-        request = with_model(self._request, self.model, PREFIX)
+        request = with_model(self._request, self.model, PREFIXES)
         if output_limit is not None:
             request = {**request, "max_output_tokens": output_limit}
         return None if request == self._request else encoded(request)

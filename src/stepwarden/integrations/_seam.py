@@ -293,6 +293,9 @@ class Attempt:
             input_tokens = hold.input_tokens
         if output_tokens is None:
             output_tokens = self._output(hold, reported)
+        if reported.cache_read_tokens or reported.cache_write_tokens:
+            # A server that speaks another's API may count them beside the input; we count them inside.
+            input_tokens = max(input_tokens, reported.cache_read_tokens + reported.cache_write_tokens)
         model = reported.model or self.model
         cost_usd, is_priced = reported.cost_usd, True
         if reported.other is not None and cost_usd is None and hold.scope is not None and hold.fixed_cost is None:
@@ -319,6 +322,9 @@ class Attempt:
         except (BudgetExceededError, UnpricedModelError):
             # The reply is paid for, so it is given back; the excess is on the receipt, and the next call is refused.
             return
+        except BaseException:
+            hold.leave()  # numbers that cannot be right; nobody else has the hold, and it must not stay open
+            raise
 
     def _cost_of_long_cache(
         self, reported: Reported, model: str | None, input_tokens: int, output_tokens: int

@@ -140,8 +140,10 @@ def test_a_client_guarded_while_installed_stays_guarded_and_counts_once(server, 
 
 
 def test_what_cannot_be_installed_is_an_error():
-    """A misspelt name, or an endpoint that no named SDK has, installs nothing."""
+    """A misspelt name, none at all, or an endpoint that no named SDK has, installs nothing."""
     before = {sdk: attributes(sdk) for sdk in SDKS}
+    with pytest.raises(sw.DefinitionError, match=r"nothing was named; known: 'anthropic'"):
+        sw.install()
     with pytest.raises(sw.DefinitionError, match="cannot install 'opnai'; known: "):
         sw.install(*SDKS, "opnai")
     with pytest.raises(sw.DefinitionError, match="allow: 'bathces' is not an endpoint"):
