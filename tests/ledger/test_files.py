@@ -333,6 +333,56 @@ def test_flipped_bits_are_never_silent(path):
     assert found
 
 
+@pytest.mark.parametrize("change", [
+    "accounts SET declared = '{'",
+    "accounts SET fixed = '[]'",
+    "account_windows SET spent = '1 2 3'",
+    "account_windows SET held = '0 0 0 0x'",
+    "account_windows SET uncertain = ''",
+])  # fmt: skip
+def test_damaged_accounts_are_a_ledger_error(path, change):
+    """Where an account's row is nothing that was ever written, no call is made on it, and the error names the file."""
+    accounts = [sw.Account("team", total=sw.Budget(max_usd=5))]
+    with sw.SQLiteLedger(path) as ledger:
+        work(ledger, accounts=accounts)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"UPDATE {change}")
+
+    for look in (lambda ledger: work(ledger, accounts=accounts), lambda ledger: ledger.book.states(0)):
+        with (
+            pytest.raises(sw.LedgerError, match=r"ledger\.db .* the file is damaged: "),
+            sw.SQLiteLedger(path) as ledger,
+        ):
+            look(ledger)
+
+
+@pytest.mark.parametrize(
+    "change", ["account_holds SET accounts = '5'", "account_holds SET at = ''", "account_holds SET input_cost = 'x'"]
+)
+def test_a_damaged_hold_of_an_account_stops_recovery(path, change):
+    """What a dead process held and cannot be read is a LedgerError that says so, and nothing is charged."""
+    script = "import os, sys, stepwarden as sw; l = sw.SQLiteLedger(sys.argv[1]); sw.Run(ledger=l, tenant='t').__enter__(); sw.reserve(cost_usd=1).acquire(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"UPDATE {change}")
+
+    with pytest.raises(sw.LedgerError, match=r"ledger\.db .* the file is damaged: "):
+        recover(path)
+
+
+def test_a_receipt_whose_run_is_gone_is_a_ledger_error(path):
+    """A list that has to show a receipt of a run that is missing says that the file is damaged."""
+    with sw.SQLiteLedger(path) as ledger:
+        work(ledger)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("DELETE FROM runs")
+
+    with Reading(path) as reading:
+        for look in (reading.receipts, lambda: reading.latest(5)):
+            with pytest.raises(sw.LedgerError, match=r"ledger\.db is damaged: the run of a receipt is missing"):
+                look()
+
+
 def test_a_record_that_cannot_be_read_stops_recovery(path):
     """Where a dead run's records are damaged, opening says which record it is, and changes nothing."""
     script = "import os, sys, stepwarden as sw; l = sw.SQLiteLedger(sys.argv[1]); r = sw.Run(ledger=l); r.__enter__(); sw.reserve(cost_usd=1).acquire(); os._exit(0)"
