@@ -229,6 +229,50 @@ def test_a_read_only_file_is_refused(path):
         sw.SQLiteLedger(path)
 
 
+def as_nobody(check):
+    """Call *check* where nothing of root's can be written: in a child without its rights."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if os.geteuid() == 0:
+                os.setgid(65_534)
+                os.setuid(65_534)
+            check()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_ledger_in_a_folder_that_cannot_be_written_is_read(path):
+    """An archived ledger is read and verified without a file beside it, and refused to whoever wants to write."""
+    with sw.SQLiteLedger(path) as ledger:
+        work(ledger)
+    shown = shown_by(path)
+    for beside in path.parent.glob(f"{path.name}-*"):
+        beside.unlink()  # a reader leaves them
+    folders = [path.parent, *(folder for folder in path.parents if folder.name.startswith("pytest-"))]
+    modes = [folder.stat().st_mode for folder in folders]
+    for folder in folders[1:]:
+        folder.chmod(0o755)
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+
+    def check():
+        assert shown_by(path) == shown
+        assert found_in(path) == []
+        with pytest.raises(sw.LedgerError, match=r"ledger\.db cannot be opened"):
+            sw.SQLiteLedger(path)
+
+    try:
+        as_nobody(check)
+    finally:
+        for folder, mode in zip(folders, modes, strict=True):
+            folder.chmod(mode)
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
 def test_a_connection_that_cannot_write_is_refused(path, monkeypatch):
     """Where SQLite says that a file is read-only, the ledger says so, and takes no run."""
     sw.SQLiteLedger(path).close()

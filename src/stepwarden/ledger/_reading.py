@@ -55,6 +55,10 @@ class Reading:
             raise LedgerError(f"there is no ledger at {self.path}")
         with self._errors("opened"):
             address = f"file:{quote(os.fspath(self.path))}?mode=ro"
+            if not os.access(self.path.parent, os.W_OK) and not Path(f"{self.path}-wal").exists():
+                # Even a reader makes SQLite's two files beside it, which it cannot here. That they are missing shows
+                # that nobody has the ledger open, so that it can be read as it lies there: an archive, a snapshot.
+                address += "&immutable=1"
             self._database = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None)
             try:
                 self._check_version()
