@@ -76,7 +76,9 @@ def test_durability_is_what_sqlite_is_told(path, durability, synchronous):
     [
         {"durability": "none"},
         {"durability": None},
+        {"durability": ["full"]},
         {"path": ""},
+        {"path": "a\0b"},
         {"path": 5},
         {"path": b"x"},
         {"path": ":memory:"},
