@@ -35,6 +35,22 @@ def names_of(stepwarden, *options):
     return [receipt["name"] for receipt in receipts_of(stepwarden, *options)]
 
 
+COLOURED = "import os, sys; os.environ['FORCE_COLOR'] = '1'; from stepwarden.cli import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize("program", [("-m", "stepwarden"), ("-c", COLOURED)])
+def test_what_the_encoding_lacks_is_escaped(folder, monkeypatch, spawn, program):
+    """Where stdout has nothing but ASCII, lists and trees show escapes instead of failing."""
+    with sw.SQLiteLedger("ascii.db") as ledger, sw.Run(ledger=ledger), sw.step("pr\u00fcfen"):
+        sw.record_usage("m", input_tokens=1)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+
+    for command in ("receipts", "show"):
+        result = spawn(*program, command, "--ledger", "ascii.db")
+        assert (result.status, result.err) == (0, ""), command
+        assert r"pr\xfcfen" in result.out, command
+
+
 def test_a_run_says_how_to_look_at_it(stepwarden, folder):
     """At its end a run names the command that shows it, and that command shows it."""
     result = stepwarden("run", f"{AGENT}:captain", "--arg", "text=hi")

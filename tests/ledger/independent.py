@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import re
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+KINDS = "run_started scope_opened hold settlement usage tool receipt run_ended late".split()
 
 
 def canonical(data):
@@ -42,6 +45,8 @@ def check(content, public_key=None):
     for number, (line, read) in enumerate(zip(lines[1:-1], records, strict=True)):
         record = read["record"]
         assert (record["v"], record["run"], record["seq"]) == (1, run, number), f"record {number}"
+        assert record["kind"] in KINDS, f"the kind of record {number}"
+        assert re.fullmatch("0|-?[1-9][0-9]*", record["at"]), f"the time of record {number}"
         heads.append(hashlib.sha256(heads[-1] + line[84:-1]).digest())
         assert read == {"head": heads[-1].hex(), "record": record}, f"the head after record {number}"
     assert (last["count"], last["head"]) == (len(records), heads[-1].hex()), "how the records end"

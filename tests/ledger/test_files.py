@@ -76,7 +76,9 @@ def test_durability_is_what_sqlite_is_told(path, durability, synchronous):
     [
         {"durability": "none"},
         {"durability": None},
+        {"durability": ["full"]},
         {"path": ""},
+        {"path": "a\0b"},
         {"path": 5},
         {"path": b"x"},
         {"path": ":memory:"},
@@ -229,6 +231,50 @@ def test_a_read_only_file_is_refused(path):
         sw.SQLiteLedger(path)
 
 
+def as_nobody(check):
+    """Call *check* where nothing of root's can be written: in a child without its rights."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if os.geteuid() == 0:
+                os.setgid(65_534)
+                os.setuid(65_534)
+            check()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_ledger_in_a_folder_that_cannot_be_written_is_read(path):
+    """An archived ledger is read and verified without a file beside it, and refused to whoever wants to write."""
+    with sw.SQLiteLedger(path) as ledger:
+        work(ledger)
+    shown = shown_by(path)
+    for beside in path.parent.glob(f"{path.name}-*"):
+        beside.unlink()  # a reader leaves them
+    folders = [path.parent, *(folder for folder in path.parents if folder.name.startswith("pytest-"))]
+    modes = [folder.stat().st_mode for folder in folders]
+    for folder in folders[1:]:
+        folder.chmod(0o755)
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+
+    def check():
+        assert shown_by(path) == shown
+        assert found_in(path) == []
+        with pytest.raises(sw.LedgerError, match=r"ledger\.db cannot be opened"):
+            sw.SQLiteLedger(path)
+
+    try:
+        as_nobody(check)
+    finally:
+        for folder, mode in zip(folders, modes, strict=True):
+            folder.chmod(mode)
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
 def test_a_connection_that_cannot_write_is_refused(path, monkeypatch):
     """Where SQLite says that a file is read-only, the ledger says so, and takes no run."""
     sw.SQLiteLedger(path).close()
@@ -331,6 +377,56 @@ def test_flipped_bits_are_never_silent(path):
         except sw.LedgerError:
             found += 1
     assert found
+
+
+@pytest.mark.parametrize("change", [
+    "accounts SET declared = '{'",
+    "accounts SET fixed = '[]'",
+    "account_windows SET spent = '1 2 3'",
+    "account_windows SET held = '0 0 0 0x'",
+    "account_windows SET uncertain = ''",
+])  # fmt: skip
+def test_damaged_accounts_are_a_ledger_error(path, change):
+    """Where an account's row is nothing that was ever written, no call is made on it, and the error names the file."""
+    accounts = [sw.Account("team", total=sw.Budget(max_usd=5))]
+    with sw.SQLiteLedger(path) as ledger:
+        work(ledger, accounts=accounts)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"UPDATE {change}")
+
+    for look in (lambda ledger: work(ledger, accounts=accounts), lambda ledger: ledger.book.states(0)):
+        with (
+            pytest.raises(sw.LedgerError, match=r"ledger\.db .* the file is damaged: "),
+            sw.SQLiteLedger(path) as ledger,
+        ):
+            look(ledger)
+
+
+@pytest.mark.parametrize(
+    "change", ["account_holds SET accounts = '5'", "account_holds SET at = ''", "account_holds SET input_cost = 'x'"]
+)
+def test_a_damaged_hold_of_an_account_stops_recovery(path, change):
+    """What a dead process held and cannot be read is a LedgerError that says so, and nothing is charged."""
+    script = "import os, sys, stepwarden as sw; l = sw.SQLiteLedger(sys.argv[1]); sw.Run(ledger=l, tenant='t').__enter__(); sw.reserve(cost_usd=1).acquire(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"UPDATE {change}")
+
+    with pytest.raises(sw.LedgerError, match=r"ledger\.db .* the file is damaged: "):
+        recover(path)
+
+
+def test_a_receipt_whose_run_is_gone_is_a_ledger_error(path):
+    """A list that has to show a receipt of a run that is missing says that the file is damaged."""
+    with sw.SQLiteLedger(path) as ledger:
+        work(ledger)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("DELETE FROM runs")
+
+    with Reading(path) as reading:
+        for look in (reading.receipts, lambda: reading.latest(5)):
+            with pytest.raises(sw.LedgerError, match=r"ledger\.db is damaged: the run of a receipt is missing"):
+                look()
 
 
 def test_a_record_that_cannot_be_read_stops_recovery(path):

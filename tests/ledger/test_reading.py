@@ -180,10 +180,11 @@ def test_statistics_by_step(filled):
 
 def test_statistics_by_persona_model_and_day(filled):
     """Personas count with all that is under them, models by the last one used, and days by when a step ended."""
-    by_persona = {row.key: row for row in filled.stats("persona")}
-    assert by_persona["cheap"].cost_usd.p50 == Decimal("0.04")
-    assert by_persona["cheap"].cost_usd.total == 0  # a persona itself spent nothing
-    assert by_persona["cheap"].pressure is None
+    dear, cheap = filled.stats("persona")  # the one that cost most first
+    assert (dear.key, cheap.key) == ("dear", "cheap")
+    assert (dear.cost_usd.total, dear.tokens.total) == (Decimal("1.5"), 331)
+    assert (cheap.cost_usd.p50, cheap.cost_usd.total) == (Decimal("0.04"), Decimal("0.12"))
+    assert (cheap.tokens.total, cheap.pressure) == (132, None)
     assert {row.key: row.activations for row in filled.stats("model")} == {"small": 12, "large": 3}
     (day,) = filled.stats("day")
     assert (day.key, day.activations) == ("2026-09-21", 15)

@@ -156,6 +156,31 @@ def test_a_last_line_that_cannot_be_is_found(tmp_path, line):
     assert [str(finding.what) for finding in findings] == ["edited", "cut off"]
 
 
+def test_no_byte_of_a_signed_file_can_be_changed_removed_or_added(tmp_path):
+    """Wherever a byte of the file is changed, taken away or added, whoever has the public key is told."""
+    whole = b"".join(vectors.WHOLE)
+    path = tmp_path / "file.jsonl"
+
+    def is_found(content):
+        path.write_bytes(content)
+        try:
+            return bool(_export.verify_export(path, KEY).findings)
+        except sw.LedgerError:
+            return True
+
+    assert not is_found(whole)
+    missed = [
+        (place, change)
+        for place in range(len(whole) + 1)
+        for change, middle in (("changed", bytes([value ^ 1 for value in whole[place : place + 1]])), ("removed", b""))
+        if place < len(whole) and not is_found(whole[:place] + middle + whole[place + 1 :])
+    ]
+    missed += [
+        (place, "added") for place in range(len(whole) + 1) if not is_found(whole[:place] + b" " + whole[place:])
+    ]
+    assert missed == []
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -165,6 +165,7 @@ def test_within():
         "run `test_took_too_long` exceeded max_seconds budget (*s > 0s)",
         "*assert 1 == 2*",
     ])  # fmt: skip
+    result.stdout.no_fnmatch_line("During handling of the above exception*")
 
 
 def test_a_wrong_mark_is_an_error_that_says_what_is_right(run):
@@ -180,6 +181,7 @@ def test_a_wrong_mark_is_an_error_that_says_what_is_right(run):
         "stepwarden_budget takes its limits by name, as @pytest.mark.stepwarden_budget(max_tokens=1_000), and not 100",
         "stepwarden_budget limits nothing; give it a limit, as @pytest.mark.stepwarden_budget(max_tokens=1_000)",
     ])  # fmt: skip
+    result.stdout.no_fnmatch_line("During handling of the above exception*")
 
 
 def test_what_fixtures_give_ends_with_the_test(run):

@@ -59,5 +59,9 @@ async def _consume(items: AsyncGenerator[Any, Any], give: Callable[[object], Non
 
 def say(text: str) -> None:
     """Print *text* on stdout at once, with escapes for what its encoding does not have."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    print(escaped(text, sys.stdout.encoding or "utf-8"), flush=True)
+
+
+def escaped(text: str, encoding: str) -> str:
+    """Return *text* with escapes for what an encoding does not have."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)

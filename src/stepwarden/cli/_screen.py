@@ -4,6 +4,8 @@ import os
 
 from rich.console import Console, RenderableType
 
+from ._output import escaped
+
 _WIDTH_WITHOUT_TERMINAL = 100
 """Characters; the full table fits into it."""
 
@@ -29,7 +31,7 @@ def screen(*, stderr: bool) -> Console:
 
 
 def show(console: Console, what: RenderableType) -> None:
-    """Show a table or a text; in a file without the blanks that fill up its lines.
+    """Show a table or a text, with escapes for what the encoding lacks; in a file without blanks at the ends of lines.
 
     Args:
         console: Where; one on stderr that has gone away is no error, since the exit status still tells.
@@ -39,13 +41,13 @@ def show(console: Console, what: RenderableType) -> None:
         OSError: If it was to go to stdout, and cannot: then what was asked for is lost.
     """
     try:
-        if console.is_terminal:
+        if console.is_terminal and console.encoding == "utf-8":
             console.print(what)
             return
         with console.capture() as captured:
             console.print(what)
         for line in captured.get().splitlines():
-            console.out(line.rstrip(), highlight=False)
+            console.out(escaped(line.rstrip(), console.encoding), highlight=False)
     except OSError:
         if not console.stderr:
             raise

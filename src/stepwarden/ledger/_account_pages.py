@@ -1,4 +1,7 @@
-"""The pages of a book of accounts in SQLite; amounts as text, since picodollars may be more than 64 bits."""
+"""The pages of a book of accounts in SQLite; amounts as text, since picodollars may be more than 64 bits.
+
+Text that nothing here has written is damage like any that SQLite itself finds, and raises the same error.
+"""
 
 from __future__ import annotations
 
@@ -84,11 +87,11 @@ class SQLitePages:
         """Charge the holds of a process that has died: their input as estimated, the rest uncertain, until settled."""
         query = "SELECT key, accounts, at, held, input_cost FROM account_holds WHERE process = ?"
         for key, names, at, held, input_cost in self._database.execute(query, (self._process,)).fetchall():
-            entry = Booking(tuple(Account(name) for name in json.loads(names)), int(at))
+            entry = Booking(_accounts(names), _whole(at))
             entry.key = key
             entry.held = _amounts(held)
             tokens_in, tokens_out, cost, calls = entry.held
-            charged = int(input_cost)
+            charged = _whole(input_cost)
             move(self, entry, NOTHING, (tokens_in, 0, charged, calls), (0, tokens_out, cost - charged, 0))
             self.forget(entry)
             self.note_uncertain(entry)
@@ -108,7 +111,7 @@ class SQLitePages:
         left = self._database.execute(query, (name,)).fetchall()
         total = NOTHING
         for key, at, uncertain in left:
-            entry = Booking((Account(name),), int(at))
+            entry = Booking((Account(name),), _whole(at))
             entry.key, entry.uncertain = key, _amounts(uncertain)
             total = _added(total, entry.uncertain)
             move(self, entry, NOTHING, entry.uncertain if is_spent else NOTHING, NOTHING)
@@ -126,8 +129,25 @@ def _plain(amounts: Amounts) -> str:
 
 
 def _amounts(text: str) -> Amounts:
-    tokens_in, tokens_out, cost, calls = map(int, text.split())
+    try:
+        tokens_in, tokens_out, cost, calls = map(int, text.split())
+    except ValueError:
+        raise _damage("an account's amounts", text) from None
     return tokens_in, tokens_out, cost, calls
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise _damage("a number of an account's hold", text) from None
+
+
+def _accounts(text: str) -> tuple[Account, ...]:
+    try:
+        return tuple(Account(name) for name in json.loads(text))
+    except (TypeError, ValueError):
+        raise _damage("the accounts of a hold", text) from None
 
 
 def _text(budgets: dict[str, Budget]) -> str:
@@ -140,4 +160,11 @@ def _fields(budget: Budget) -> dict[str, str | int]:
 
 
 def _budgets(text: str) -> dict[str, Budget]:
-    return {window: Budget.from_dict(fields) for window, fields in json.loads(text).items()}
+    try:
+        return {window: Budget.from_dict(fields) for window, fields in json.loads(text).items()}
+    except (AttributeError, TypeError, ValueError):
+        raise _damage("an account's limits", text) from None
+
+
+def _damage(what: str, text: str) -> sqlite3.DatabaseError:
+    return sqlite3.DatabaseError(f"the file is damaged: {what} cannot be {text[:80]!r}")

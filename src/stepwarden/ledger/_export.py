@@ -122,7 +122,7 @@ class _Export:
                     yield line, b""
             elif line.startswith(_END):
                 self._ends.append(line)
-            elif line.endswith(b"\n"):  # else the file was cut off in it
+            elif line.endswith(b"\n") or self._ends:  # else the file was cut off in it
                 yield line, b""
 
     def _read_last(self) -> bytes | None:
@@ -162,8 +162,12 @@ def _parse_end(line: bytes) -> End:
     head = _unhex(last["head"], 32)
     if signed is None and "signed" not in last:
         return End(last["count"], head, None)
-    if not isinstance(signed, dict) or signed.keys() != {"count", "head", "key", "signature"}:
-        raise LedgerError("its `signed` must have `count`, `head`, `key` and `signature`")
+    if (
+        not isinstance(signed, dict)
+        or signed.keys() != {"count", "head", "key", "signature"}
+        or type(signed["count"]) is not int
+    ):
+        raise LedgerError("its `signed` must have `count`, an integer, `head`, `key` and `signature`")
     parts = "1.{count}.{head}.{key}.{signature}".format_map(signed)
     return End(last["count"], head, SignedHead.parse(parts))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,6 +55,10 @@ class Reading:
             raise LedgerError(f"there is no ledger at {self.path}")
         with self._errors("opened"):
             address = f"file:{quote(os.fspath(self.path))}?mode=ro"
+            if not os.access(self.path.parent, os.W_OK) and not Path(f"{self.path}-wal").exists():
+                # Even a reader makes SQLite's two files beside it, which it cannot here. That they are missing shows
+                # that nobody has the ledger open, so that it can be read as it lies there: an archive, a snapshot.
+                address += "&immutable=1"
             self._database = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None)
             try:
                 self._check_version()
@@ -115,7 +119,9 @@ class Reading:
             run: The id of the run.
         """
         query = f"SELECT {_RUN_COLUMNS} FROM runs WHERE parent = ? ORDER BY number"  # noqa: S608 - a constant
-        return tuple(_run_row(row) for row in self._all(query, (run,)))
+        found = self._all(query, (run,))
+        with self._sound():
+            return tuple(_run_row(row) for row in found)
 
     def receipts(
         self, chosen: ReceiptFilter | None = None, *, limit: int = 50, after: Cursor | None = None
@@ -141,7 +147,7 @@ class Reading:
                     (position, place),
                 )
                 for place, pressure, ran_out, position, data, run in found
-                for record in (decode(unpack(data, run)),)
+                for record in (_receipt_record(data, run),)
             )
 
     def latest(self, limit: int) -> tuple[Receipt, ...]:
@@ -152,7 +158,7 @@ class Reading:
             (limit,),
         )
         with self._sound():
-            return tuple(receipt_from(decode(unpack(data, run))) for data, run in reversed(found))
+            return tuple(receipt_from(_receipt_record(data, run)) for data, run in reversed(found))
 
     def records(self, run: str) -> Iterator[StoredRecord]:
         """Give the records of a run in order, byte by byte.
@@ -286,6 +292,12 @@ def _run_row(row: tuple[Any, ...]) -> RunRow:
         number, name, parent, title, tenant, _time(started), None if ended is None else _time(ended),
         None if status is None else Status(status), total, receipts, sig,
     )  # fmt: skip
+
+
+def _receipt_record(data: bytes, run: str | None) -> Mapping[str, Any]:
+    if run is None:
+        raise LedgerError("the run of a receipt is missing")
+    return decode(unpack(data, run))
 
 
 def _bytes(stored: Any) -> bytes:

@@ -116,7 +116,8 @@ class Spread:
     Args:
         p50: Half of them have at most this.
         p95: 95 in a hundred have at most this.
-        total: The sum of what they spent themselves, so that what is nested counts once; None for a share.
+        total: The sum of what steps spent themselves, so that what is nested counts once, or of what personas and
+            everything under them spent; None for a share.
     """
 
     p50: Any

@@ -49,14 +49,14 @@ class SQLiteLedger:
 
     def __init__(self, path: str | os.PathLike[str], *, durability: str = "full") -> None:
         given: object = path
-        if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        if not isinstance(given, str | os.PathLike) or not os.fspath(given) or "\0" in os.fsdecode(given):
             raise DefinitionError(f"path must be the path of a file, not {path!r}")
         # Each would be the name of a file here, and whoever writes it means something else.
         if given == ":memory:":
             raise DefinitionError("path must be the path of a file, not ':memory:'; MemoryLedger() is kept in memory")
         if isinstance(given, str) and "://" in given:
             raise DefinitionError(f"path must be the path of a file, not the address {path!r}")
-        if durability not in DURABILITIES:
+        if durability not in tuple(DURABILITIES):  # and not in the mapping, which a list cannot be looked up in
             raise DefinitionError(f"durability must be one of {', '.join(DURABILITIES)}, not {durability!r}")
         self.path = Path(os.path.abspath(path))  # noqa: PTH100 - a link stays a link
         self.durability = durability

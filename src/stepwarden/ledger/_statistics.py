@@ -33,8 +33,8 @@ class _Group:
         self.ran_out = self.nested = self.nested_tokens = 0
 
     @property
-    def own_cost(self) -> int:
-        """What they spent themselves, in picodollars."""
+    def cost(self) -> int:
+        """What they spent without what counts elsewhere, in picodollars."""
         return sum(self.costs) - self.nested
 
 
@@ -69,8 +69,10 @@ def statistics(database: sqlite3.Connection, by: str, chosen: ReceiptFilter) -> 
     for group, ran_out, nested, nested_tokens in database.execute(rare, values):
         if group in groups:  # else it was written between the two
             one = groups[group]
-            one.ran_out, one.nested, one.nested_tokens = ran_out, nested, nested_tokens
-    ordered = sorted(groups.items(), key=lambda item: item[1].own_cost, reverse=True)
+            one.ran_out = ran_out
+            if by != "persona":  # a persona spends by its steps, and a step that is nested counts where it is listed
+                one.nested, one.nested_tokens = nested, nested_tokens
+    ordered = sorted(groups.items(), key=lambda item: item[1].cost, reverse=True)
     return tuple(_row(_name(database, by, group), one) for group, one in ordered)
 
 
@@ -89,14 +91,14 @@ def _name(database: sqlite3.Connection, by: str, key: int | None) -> str | None:
 def _row(key: str | None, group: _Group) -> StatsRow:
     count = len(group.costs)
     pressures = [pressure for pressure in group.pressures if pressure is not None]
-    own_cost, own_tokens = dollars(group.own_cost), sum(group.tokens) - group.nested_tokens
+    cost, tokens = dollars(group.cost), sum(group.tokens) - group.nested_tokens
     return StatsRow(
         key=key,
         activations=count,
         runs=len(group.runs),
         ran_out=min(1.0, group.ran_out / count),
-        cost_usd=_spread(group.costs, dollars, own_cost),
-        tokens=_spread(group.tokens, int, own_tokens),
+        cost_usd=_spread(group.costs, dollars, cost),
+        tokens=_spread(group.tokens, int, tokens),
         pressure=_spread(pressures, lambda used: used / 1_000, None) if pressures else None,
     )
 

@@ -148,9 +148,12 @@ def _judge(run: str, end: End | None, key: bytes | None, after: str | None) -> l
         return (
             [] if key is None else [Finding(Tampering.UNSIGNED, None, None, "there is no signature over the records")]
         )
-    if key is not None and signed.key != key and not signed.is_signed_by(key, run):
+    if key is not None and signed.key != key:
+        if signed.is_signed_by(key, run):
+            detail = f"it was signed with the key given, and names another one, {signed.key.hex()}"
+            return [Finding(Tampering.EDITED, None, None, detail)]
         return [Finding(Tampering.FORGED, None, None, f"signed with another key, {signed.key.hex()}")]
-    if not signed.is_signed_by(signed.key if key is None else key, run):
+    if not signed.is_signed_by(signed.key, run):
         return [Finding(Tampering.FORGED, None, None, "the signature does not fit the head that it names")]
     if key is not None and signed.count < end.count:
         return [Finding(Tampering.UNSIGNED, signed.count, after, "it and what follows came after the signed head")]

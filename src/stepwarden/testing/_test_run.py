@@ -42,7 +42,7 @@ def _budget(mark: str, args: tuple[Any, ...], limits: Mapping[str, Any]) -> Budg
     try:
         return Budget.from_dict(limits)
     except DefinitionError as error:
-        pytest.fail(f"@pytest.mark.{mark}: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"@pytest.mark.{mark}: {error}", pytrace=False) from None
 
 
 @contextmanager
@@ -83,7 +83,8 @@ def check(run: Run) -> None:
     try:
         run.check()
     except BudgetExceededError as error:
-        pytest.fail("\n".join([str(error), *map(_line, run.receipts)]), pytrace=False)
+        message = "\n".join([str(error), *map(_line, run.receipts)])
+        raise pytest.fail.Exception(message, pytrace=False) from None
 
 
 def _line(receipt: Receipt) -> str:
