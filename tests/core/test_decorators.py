@@ -184,6 +184,52 @@ def test_a_partial_keeps_its_declared_name_when_it_is_decorated_again(kind):
 
 
 @every_scoped_kind
+@pytest.mark.parametrize("is_awaited", [False, True])
+@pytest.mark.parametrize("kind_returned", ["a generator", "an async generator"])
+def test_a_function_that_returns_a_generator_is_refused(kind, is_awaited, kind_returned):
+    """A function that returns a generator, which would run outside the step, is a TypeError that says what to do."""
+
+    def generator():
+        yield 1
+
+    async def async_generator():
+        yield 1
+
+    made = generator() if kind_returned == "a generator" else async_generator()
+
+    def forgetful():
+        return made
+
+    async def forgetful_coroutine():
+        return made
+
+    step = SCOPED[kind](name="plan")(forgetful_coroutine if is_awaited else forgetful)
+    with sw.Run() as run, pytest.raises(TypeError, match=rf"`plan` returned {kind_returned}, .*return a list"):
+        asyncio.run(step()) if is_awaited else step()
+    assert [receipt.status for receipt in run.receipts] == ["failed"]
+
+
+@every_scoped_kind
+def test_a_function_may_return_a_generator_step(kind):
+    """A generator step that a function returns is a step of its own, under the scope of its call, and goes through."""
+
+    @sw.step
+    def counting():
+        yield sw.current_step().parent.name
+
+    @sw.step
+    async def counting_async():
+        yield sw.current_step().parent.name
+
+    async def collected(generator):
+        return [name async for name in generator]
+
+    with sw.Run():
+        assert list(SCOPED[kind](name="plan")(lambda: counting())()) == ["plan"]
+        assert asyncio.run(collected(SCOPED[kind](name="plan")(lambda: counting_async())())) == ["plan"]
+
+
+@every_scoped_kind
 @pytest.mark.parametrize("hooked", [False, True])
 def test_a_sync_function_that_returns_a_coroutine_is_refused(kind, hooked):
     """A sync function that returns a coroutine is a TypeError that says what to do, and the coroutine is closed."""

@@ -248,6 +248,28 @@ def test_a_stage_may_only_allow_what_its_persona_allows(ceiling, allowed, fits):
         sw.persona(tools=ceiling, stages=stages)
 
 
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda: sw.step(fallback=0),
+        lambda: sw.step("plan", fallback=0),
+        lambda: sw.step_from_dict(lambda: None, {"fallback": 0}),
+    ],
+    ids=["decorator", "block", "mapping"],
+)
+def test_a_fallback_needs_a_boundary(declare):
+    """A fallback without an error boundary, which nothing would ever return, is an error that says what to give."""
+    with pytest.raises(sw.DefinitionError, match=r"step\.fallback is 0, .*error_boundary='continue'"):
+        declare()
+
+
+@pytest.mark.parametrize("boundary", [*sw.ErrorBoundary])
+def test_a_fallback_may_stay_where_the_boundary_is_named(boundary):
+    """A boundary that is named may be any: a fallback stays beside it, so that settings can switch the boundary alone."""
+    assert sw.step(name="plan", error_boundary=boundary, fallback=0)(lambda: None).definition.fallback == 0
+    assert sw.step_from_dict(lambda: None, {"error_boundary": boundary, "fallback": 0}).definition.fallback == 0
+
+
 @pytest.mark.parametrize("iterable", [list, tuple, set, frozenset])
 def test_tools_are_read_from_every_plain_collection(iterable):
     """Tools are taken from a list, tuple, set or frozenset, and kept as a frozenset; an empty one stays empty."""

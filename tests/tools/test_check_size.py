@@ -46,7 +46,8 @@ def test_a_file_that_is_too_long_is_named(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("lines", "status"), [(check_size.MAX_CORE_CODE_LINES, 0), (check_size.MAX_CORE_CODE_LINES + 1, 1)]
+    ("lines", "status"),
+    [(check_size.MAX_CODE_LINES[check_size.CORE], 0), (check_size.MAX_CODE_LINES[check_size.CORE] + 1, 1)],
 )
 def test_the_core_has_a_limit(lines, status, monkeypatch, tmp_path):
     """The core may be as large as it is now, summed over its files, and not a line larger."""

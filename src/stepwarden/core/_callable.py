@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from enum import Enum, auto
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from .errors import DefinitionError
@@ -115,10 +116,17 @@ def check_decorated(function: object, what: str, *, named: bool) -> None:
         raise DefinitionError(f"{function!r} has no __name__: give the {what} one, as @{what}(name=...)")
 
 
-def refuse_coroutine(result: Any, what: str, name: str) -> TypeError:
-    """Close a coroutine that a sync function returned, and make the error that says what to do."""
-    result.close()
-    return TypeError(
-        f"{what} `{name}` is a sync function that returned a coroutine, which would run after the {what} has ended; "
-        "make it `async def` and await inside"
-    )
+# What a function may return whose body has not run yet, and what to do instead.
+LAZY = {
+    CoroutineType: ("a coroutine", "make it `async def` and await inside"),
+    GeneratorType: ("a generator", "`yield from` it inside, or return a list"),
+    AsyncGeneratorType: ("an async generator", "`yield` inside, in an `async for` over it, or return a list"),
+}
+
+
+def refuse_lazy(result: Any, what: str, name: str) -> TypeError:
+    """Close a coroutine or generator that a function returned, and make the error that says what to do."""
+    if not isinstance(result, AsyncGeneratorType):
+        result.close()
+    kind, cure = LAZY[type(result)]
+    return TypeError(f"{what} `{name}` returned {kind}, whose body would run after the {what} has ended; {cure}")

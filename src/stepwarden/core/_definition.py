@@ -28,6 +28,13 @@ def parse_output_default(value: object, path: str) -> int | None:
     return value
 
 
+def check_fallback(fallback: object, *, has_boundary: bool) -> None:
+    """Refuse a fallback beside no boundary at all: nothing would ever return it."""
+    if fallback is not None and not has_boundary:
+        cure = "only error_boundary='continue' returns one; give it, or leave the fallback out"
+        raise DefinitionError(f"step.fallback is {fallback!r}, and step.error_boundary is missing: {cure}")
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class Stage:
     """Declare what a persona allows one of its steps.
@@ -206,6 +213,7 @@ def step_definition(function: str, mapping: Mapping[str, Any]) -> StepDefinition
         DefinitionError: If it is no mapping, a key is unknown or a value cannot be right.
     """
     given = _fields("step", mapping, _STEP_KEYS)
+    check_fallback(given.get("fallback"), has_boundary="error_boundary" in given)
     return StepDefinition(**{"name": function, **given}, function=function)
 
 

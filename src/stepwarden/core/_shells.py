@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import Token, copy_context
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from ._activation import abort, close_early, conclude, ensure_left, enter, finish, is_innermost, scope_class
-from ._callable import Kind, decorated, first_resumption, kind_of, refuse_coroutine
+from ._callable import LAZY, Kind, decorated, first_resumption, kind_of, refuse_lazy
 from ._collector import is_collecting
 from ._deadline import within_deadline
 from ._durable import until_durable
@@ -60,8 +59,8 @@ def _function_shell(function: Function, plan: Plan) -> Function:
                 set_leaf(scope)
             try:
                 result = function(*args, **kwargs)
-                if result.__class__ is CoroutineType:
-                    raise refuse_coroutine(result, plan.kind, plan.name)  # noqa: TRY301 - it leaves the step like any other
+                if result.__class__ in LAZY and not _is_step(result):
+                    raise refuse_lazy(result, plan.kind, plan.name)  # noqa: TRY301 - it leaves the step like any other
             except BaseException as error:
                 raised, fallback = run_sync(abort(scope, error, args, kwargs))
                 if raised is None:
@@ -102,6 +101,8 @@ def _coroutine_shell(function: Function, plan: Plan) -> Function:
             try:
                 running = function(*args, **kwargs)
                 result = await (within_deadline(scope, running) if is_timed else running)
+                if result.__class__ in LAZY and not _is_step(result):
+                    raise refuse_lazy(result, plan.kind, plan.name)  # noqa: TRY301 - it leaves the step like any other
             except BaseException as error:
                 raised, fallback = await run_async(abort(scope, error, args, kwargs))
                 if raised is None:
@@ -277,3 +278,11 @@ async def _generate_async(
         raise
     finally:
         restore(token)
+
+
+_STEP_BODIES = (_generate.__code__, _generate_async.__code__)
+
+
+def _is_step(result: Any) -> bool:
+    """Tell whether what a function returned is a generator step, which stays under the scope of its call."""
+    return getattr(result, "gi_code", None) in _STEP_BODIES or getattr(result, "ag_code", None) in _STEP_BODIES

@@ -9,7 +9,7 @@ from ._boundary import ErrorBoundary
 from ._budget import Budget
 from ._callable import check_decorated
 from ._declare import decorated_or_block, function_and_name, registered
-from ._definition import StepDefinition, step_definition
+from ._definition import StepDefinition, check_fallback, step_definition
 from ._kinds import StepScope
 from ._policy import SideEffectLike
 
@@ -23,6 +23,10 @@ Y = TypeVar("Y")
 S = TypeVar("S")
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
+
+
+# Equal to "fail", and told by its identity from one that is given.
+_FAIL = str(b"fail", "ascii")
 
 
 class StepBlock(Protocol):
@@ -106,7 +110,7 @@ def step(
     name: str | None = None,
     model: str | None = None,
     budget: Budget | Mapping[str, Any] | None = None,
-    error_boundary: ErrorBoundary | str = ErrorBoundary.FAIL,
+    error_boundary: ErrorBoundary | str = _FAIL,
     fallback: Any = None,
     tools: Iterable[str] | None = None,
     side_effect_level: SideEffectLike | None = None,
@@ -137,7 +141,8 @@ def step(
         budget: Its limits, a `Budget` or a mapping of its fields.
         error_boundary: What it does when its own budget is exhausted: ``"fail"`` raises `BudgetExceededError`,
             ``"continue"`` returns *fallback*, ``"escalate"`` raises `EscalationError`.
-        fallback: What ``continue`` returns.
+        fallback: What ``continue`` returns. The other boundaries do not use it, and without *error_boundary* it is an
+            error.
         tools: The tools that it may call, as names and ``prefix*`` patterns; None adds no ceiling, an empty list allows
             no tools.
         side_effect_level: The highest side effect that its tools may have, a `SideEffect` or its name in lower
@@ -151,6 +156,7 @@ def step(
         DefinitionError: If an argument cannot be right, or the function cannot be decorated.
     """
     function, name = function_and_name(function, name, "step")
+    check_fallback(fallback, has_boundary=error_boundary is not _FAIL)
 
     def declare(function_name: str) -> StepDefinition:
         return StepDefinition(

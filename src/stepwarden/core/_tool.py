@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from ._accounting import late_owner
 from ._amount import TOOL
-from ._callable import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_coroutine, undecorated
+from ._callable import Kind, check_decorated, decorated, first_resumption, kind_of, refuse_lazy, undecorated
 from ._charge import budget_error, charge, exceeded_limit
 from ._declare import function_and_name
 from ._firing import event_of, fire_thresholds, hooks_for, observe_now
@@ -134,7 +134,7 @@ def _wrap(function: Callable[..., Any], definition: ToolDefinition) -> Callable[
             with tool_call(definition.name, definition.side_effect):
                 result = function(*args, **kwargs)
                 if result.__class__ is CoroutineType:
-                    raise refuse_coroutine(result, "tool", definition.name)
+                    raise refuse_lazy(result, "tool", definition.name)
                 return result
 
     return decorated(wrapper, function, definition)  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from stepwarden.core._accounting import whole
 from stepwarden.core._budget import parse_name
-from stepwarden.core._callable import Kind, check_decorated, kind_of, refuse_coroutine
+from stepwarden.core._callable import Kind, check_decorated, kind_of, refuse_lazy
 from stepwarden.core.errors import DefinitionError
 
 from ._seam import Attempt, Reported
@@ -187,7 +187,7 @@ def _function(function: Callable[..., Any], metering: _Metering) -> Callable[...
             result = metering.call(attempt, function, args, kwargs)
             if isinstance(result, CoroutineType):
                 attempt.release()  # nothing of it has run
-                raise refuse_coroutine(result, "guarded_call", getattr(function, "__name__", repr(function)))
+                raise refuse_lazy(result, "guarded_call", getattr(function, "__name__", repr(function)))
             metering.settle(attempt, result)
         return result
 
