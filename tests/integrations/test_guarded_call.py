@@ -290,7 +290,7 @@ def test_a_sync_function_that_returns_a_coroutine_is_told_what_to_do():
         return request()
 
     with sw.Run(budget=sw.Budget(max_tokens=100)) as run:
-        with pytest.raises(TypeError, match=r"`complete` is a sync function that returned a coroutine.*`async def`"):
+        with pytest.raises(TypeError, match=r"`complete` returned a coroutine.*`async def`"):
             complete("four")
         assert (run.held, run.uncertain, run.total) == (sw.Usage(), sw.Usage(), sw.Usage())
 
