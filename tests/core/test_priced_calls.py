@@ -113,6 +113,26 @@ def test_a_providers_prefix_is_optional():
         assert run.total.cost_usd == 10 * MICRO
 
 
+@pytest.mark.parametrize("called", ["openai/gpt-x", "router/openai/gpt-x", "openai:gpt-x", "azure/gpt-x-2025-01-01"])
+@pytest.mark.parametrize("answered", ["gpt-x", "gpt-x-2025-08-07"])
+def test_a_price_holds_for_a_reply_that_leaves_out_the_provider(called, answered):
+    """What the table says of a model as it was called holds for the name in the reply, without provider and dated."""
+    prices = {called: {"input": 7, "output": 0}, "azure/gpt-y": {"input": 9, "output": 0}}
+    with sw.Run(prices=prices) as run:
+        with sw.reserve(input_tokens=10, model=called) as hold:
+            hold.settle(input_tokens=10, output_tokens=0, model=answered)
+        assert run.total.cost_usd == 70 * MICRO
+
+
+def test_a_price_does_not_hold_for_another_model_that_answers():
+    """A reply that names another model than the one that was called has the price of the model that it names."""
+    prices = {"openai/gpt-x": {"input": 7, "output": 0}, "x": {"input": 1, "output": 0}}
+    with sw.Run(prices=prices) as run:
+        with sw.reserve(input_tokens=10, model="openai/gpt-x") as hold:
+            hold.settle(input_tokens=10, output_tokens=0, model="x")
+        assert run.total.cost_usd == 10 * MICRO
+
+
 def test_a_child_run_uses_its_own_prices_first():
     """A run inside a run prices by its own table, and by its parent's for a model that is not in it."""
     with sw.Run(prices=PRICES), sw.Run(prices={"plain": {"input": 100, "output": 0}}) as child:

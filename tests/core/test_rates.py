@@ -328,7 +328,9 @@ def test_cache_prices_are_optional():
     """Cache prices that are given are taken, and those that are not stay absent."""
     rates = rates_from_mapping("m", {"input": 3, "output": 15, "cache_read": "0.3"})
 
-    assert (rates.cache_read, rates.cache_write) == (3 * 10**11, None)
+    assert (rates.cache_read, rates.cache_write, rates.cache_write_1h) == (3 * 10**11, None, None)
+    rates = rates_from_mapping("m", {"input": 3, "output": 15, "cache_write": "3.75", "cache_write_1h": 6})
+    assert (rates.cache_read, rates.cache_write, rates.cache_write_1h) == (None, 375 * 10**10, 6 * 10**12)
 
 
 def test_a_price_finer_than_we_count_is_rounded_up():
@@ -351,7 +353,7 @@ def test_the_users_decimal_context_does_not_matter():
     [True, -1, "-0.01", nan, inf, Decimal("NaN"), Decimal("-Infinity"), "free", "", None, [1], 1j, "1e999999"],
     ids=repr,
 )
-@pytest.mark.parametrize("key", ["input", "output", "cache_read", "cache_write"])
+@pytest.mark.parametrize("key", ["input", "output", "cache_read", "cache_write", "cache_write_1h"])
 def test_a_value_that_is_no_price_is_refused_by_name(key, value):
     """The error names the model, the key, the value and the unit."""
     with pytest.raises(DefinitionError) as caught:

@@ -68,8 +68,10 @@ def test_each_kind_of_input_is_priced_once(server, kind):
     assert total.cost_usd == 3 * 1 + 4 * Decimal("0.25") + 3 * 3 + 2 * 2
 
 
-def test_what_is_cached_for_an_hour_is_priced_as_such(server, kind):
-    """Anthropic's own price for an hour's cache applies to the part of the writes that is kept so long."""
+@pytest.mark.parametrize("own", [False, True], ids=["list", "own"])
+def test_what_is_cached_for_an_hour_is_priced_as_such(server, kind, own):
+    """The price for an hour's cache, of the list or of the user, applies to the part of the writes kept so long."""
+    prices = {"claude-haiku-4-5": {"input": 1, "output": 5, "cache_write": "1.25", "cache_write_1h": 2}}
     server.default = Reply(
         usage={
             "input_tokens": 0,
@@ -81,7 +83,7 @@ def test_what_is_cached_for_an_hour_is_priced_as_such(server, kind):
 
     async def scenario():
         client = sw.guard(kind(base_url=server.origin, api_key="none", max_retries=0))
-        with sw.Run() as run:
+        with sw.Run(prices=prices if own else None) as run:
             await done(client.messages.create(model="claude-haiku-4-5", max_tokens=9, messages=HELLO))
         await done(client.close())
         return run.total.cost_usd

@@ -164,7 +164,7 @@ class Hold:
         if priced is None or details:
             rates = self.rates if priced is None else None
             if priced is None and model is not None and model != self.model:
-                rates = scope.run.rates(model) or rates
+                rates = scope.run.rates(model, self.model) or rates
             priced, extra, error = measure(scope, used, priced, rates, input_tokens, output_tokens, **details)
         spent = input_tokens + output_tokens * OUTPUT + priced
         tree = scope.tree

@@ -13,6 +13,9 @@ from .errors import DefinitionError
 # A rate is held per million tokens, so that a price such as $0.0028 per million stays a whole number.
 _TOKENS = 1_000_000
 
+_PRICED = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
+"""What a user's price table may have a price for."""
+
 _Worst = tuple[int, int, int]
 """The dearest that may apply: picodollars per call, rate of input, rate of output."""
 
@@ -178,8 +181,9 @@ def rates_from_mapping(model: str, mapping: Mapping[str, Any]) -> Rates:
 
     Args:
         model: The model's name, for the error message.
-        mapping: USD per million tokens: ``"input"`` and ``"output"``, and ``"cache_read"`` and ``"cache_write"`` where
-            they have prices of their own; each as Decimal, int, str or finite float (by its repr).
+        mapping: USD per million tokens: ``"input"`` and ``"output"``, and ``"cache_read"``, ``"cache_write"`` and
+            ``"cache_write_1h"``, to be kept for an hour, where they have prices of their own; each as Decimal, int,
+            str or finite float (by its repr).
 
     Returns:
         The rates, rounded up to a whole picodollar per million tokens.
@@ -193,7 +197,7 @@ def rates_from_mapping(model: str, mapping: Mapping[str, Any]) -> Rates:
             f'{entry} must be a mapping of USD per million tokens, such as {{"input": "0.25", "output": 2}}, '
             f"not {mapping!r}"
         )
-    refuse_unknown_keys(entry, mapping, ("input", "output", "cache_read", "cache_write"))
+    refuse_unknown_keys(entry, mapping, _PRICED)
     for key in ("input", "output"):
         if key not in mapping:
             raise DefinitionError(f"{entry}.{key} is missing; give USD per million tokens, 0 where it is free")
@@ -201,4 +205,5 @@ def rates_from_mapping(model: str, mapping: Mapping[str, Any]) -> Rates:
         key: picodollars(usd, f"{entry}.{key} (USD per million tokens)", DefinitionError)
         for key, usd in mapping.items()
     }
-    return Rates(rates["input"], rates["output"], rates.get("cache_read"), rates.get("cache_write"))
+    cached = (rates.get(key) for key in _PRICED[2:])
+    return Rates(rates["input"], rates["output"], *cached)

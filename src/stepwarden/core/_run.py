@@ -190,17 +190,22 @@ class Run(Scope):
         inside = (scope for scope in tuple(self.tree.open.values()) if scope is not self and self._holds(scope))
         return tuple(sorted(inside, key=attrgetter("serial")))
 
-    def rates(self, model: str | None) -> Rates | None:
-        """Return what *model* charges under this run, or None where it has no price."""
+    def rates(self, model: str | None, called: str | None = None) -> Rates | None:
+        """Return what a model charges under this run, or None where it has no price.
+
+        Args:
+            model: The model's name, as called or as a reply gives it.
+            called: The name that it was called by, where a reply gives *model*.
+        """
         if not model:
             return None
         run: Run | None = self
         while run is not None:
-            rates = rates_in(run._table, model)
+            rates = rates_in(run._table, model, called)
             if rates is not None:
                 return rates
             run = None if run.parent is None else run.parent.run
-        rates = rates_in(settings.prices, model)
+        rates = rates_in(settings.prices, model, called)
         return settings.look_up_price(model) if rates is None else rates
 
     def __enter__(self) -> Self:

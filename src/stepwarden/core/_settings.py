@@ -32,7 +32,8 @@ def parse_prices(table: object, path: str = "prices") -> dict[str, Rates]:
     """Read a price table: a model's name to its USD per million tokens.
 
     Args:
-        table: ``{"model": {"input": 1, "output": 2, "cache_read": ..., "cache_write": ...}}``.
+        table: ``{"model": {"input": 1, "output": 2, "cache_read": ..., "cache_write": ...,
+            "cache_write_1h": ...}}``.
         path: The name that an error message uses for it.
 
     Raises:
@@ -43,19 +44,24 @@ def parse_prices(table: object, path: str = "prices") -> dict[str, Rates]:
     return {parse_name(model, f"a model in {path}"): rates_from_mapping(model, entry) for model, entry in table.items()}
 
 
-def rates_in(table: Mapping[str, Rates], model: str) -> Rates | None:
+def rates_in(table: Mapping[str, Rates], model: str, called: str | None = None) -> Rates | None:
     """Return what a user's table says of a model; what it says of a name holds for its dated versions, too.
 
     Args:
         table: The table.
         model: The model's name, with or without a provider before a colon, as called or as a reply gives it.
+        called: The name that the model was called by where a reply gives *model*: what the table says of that holds
+            where it is the same but for a provider before a colon or slash, and a date.
     """
     rates = table.get(model) if table else None
     if rates is not None or not table:
         return rates
     _, _, bare = model.partition(":")
     undated = _DATE.sub("", model)
-    return table.get(bare) or (None if undated == model else rates_in(table, undated))
+    rates = table.get(bare) or (None if undated == model else rates_in(table, undated))
+    if rates is None and called is not None and _DATE.sub("", called).endswith((f"/{undated}", f":{undated}")):
+        return rates_in(table, called)
+    return rates
 
 
 def parse_ledger(ledger: object, path: str) -> Ledger:

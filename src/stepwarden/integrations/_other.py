@@ -32,13 +32,21 @@ class OtherTokens:
 
 
 def cost_of_other(
-    run: Run, model: str | None, other: OtherTokens, *, input_tokens: int, output_tokens: int, **parts: int
+    run: Run,
+    model: str | None,
+    called: str | None,
+    other: OtherTokens,
+    *,
+    input_tokens: int,
+    output_tokens: int,
+    **parts: int,
 ) -> tuple[Decimal | None, bool]:
     """Price a call that had more than text in it.
 
     Args:
         run: The run, whose own price table comes before the list.
         model: The model that answered.
+        called: The name that it was called by.
         other: What was no text.
         input_tokens: All input.
         output_tokens: All output.
@@ -50,7 +58,7 @@ def cost_of_other(
     """
     from stepwarden import prices
 
-    rates = None if model is None else run.rates(model)
+    rates = None if model is None else run.rates(model, called)
     if model is None or (rates is not None and rates != prices.lookup(model)):
         return None, False  # a table of the user's, which prices text
     kinds = {

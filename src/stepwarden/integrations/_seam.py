@@ -300,13 +300,13 @@ class Attempt:
         cost_usd, is_priced = reported.cost_usd, True
         if reported.other is not None and cost_usd is None and hold.scope is not None and hold.fixed_cost is None:
             cost_usd, is_priced = cost_of_other(
-                hold.scope.run, model or hold.model, reported.other,
+                hold.scope.run, model or hold.model, hold.model, reported.other,
                 input_tokens=input_tokens, output_tokens=output_tokens,
                 cache_read_tokens=reported.cache_read_tokens, cache_write_tokens=reported.cache_write_tokens,
                 reasoning_tokens=reported.reasoning_tokens,
             )  # fmt: skip
         elif cost_usd is None and reported.cache_write_1h_tokens:
-            cost_usd = self._cost_of_long_cache(reported, model, input_tokens, output_tokens)
+            cost_usd = self._cost_of_long_cache(reported, model, hold.model, input_tokens, output_tokens)
         try:
             hold.settle(
                 input_tokens=input_tokens,
@@ -327,10 +327,10 @@ class Attempt:
             raise
 
     def _cost_of_long_cache(
-        self, reported: Reported, model: str | None, input_tokens: int, output_tokens: int
+        self, reported: Reported, model: str | None, called: str | None, input_tokens: int, output_tokens: int
     ) -> Decimal | None:
         """Price a call with input that is cached for an hour, of which a hold knows nothing; None without prices."""
-        rates = None if self.scope is None else self.scope.run.rates(model)
+        rates = None if self.scope is None else self.scope.run.rates(model, called)
         if rates is None:
             return None
         cost = rates.cost(
