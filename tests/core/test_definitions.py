@@ -15,7 +15,7 @@ import stepwarden as sw
 
 HUGE = 10**400  # an int that no float can hold
 NO_STRINGS = (5, True, b"gpt", ["gpt"], 1.5)
-BAD_NAMES = ("", " ", "\t\n", 5, b"plan", ["plan"], True)
+BAD_NAMES = ("", " ", "\t\n", 5, b"plan", ["plan"], True, "half a pair \ud83d")
 BAD_BUDGETS = (5, True, "100", [100], ("max_tokens", 5))
 BAD_TOOLS = (
     "github", "", b"github", 5, True, {"github": True}, [5], [None], [b"github"], ["github", 5], [["github"]], [""],

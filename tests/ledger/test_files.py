@@ -222,6 +222,15 @@ def test_reading_makes_no_file(path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("opens", [sw.SQLiteLedger, Reading])
+def test_an_empty_file_becomes_a_ledger(path, opens):
+    """A file without a byte in it is made into a ledger by whoever opens it, to read or to write."""
+    path.touch()
+    opens(path).close()
+    with Reading(path) as reading:
+        assert reading.runs() == ()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
 def test_a_read_only_file_is_refused(path):
     """A file that cannot be written is refused when it is opened."""

@@ -165,8 +165,7 @@ class Limits:
         self.calls = budget.max_calls
         self.tools = budget.max_tool_calls
         self.nanoseconds = None if budget.max_seconds is None else nanoseconds(budget.max_seconds)
-        rare = (self.input, self.output, self.calls, self.tools, self.nanoseconds)
-        self.rare = any(limit is not None for limit in rare)
+        self.rare = any(one is not None for one in (self.input, self.output, self.calls, self.tools, self.nanoseconds))
 
     @classmethod
     def of(cls, budget: Budget | None) -> Limits | None:
@@ -189,9 +188,11 @@ class Limits:
 
 
 def parse_name(value: object, path: str) -> str:
-    """Read a name: a string that is not blank; raise a DefinitionError that names *path* for anything else."""
+    """Read a name: Unicode text that is not blank; raise a DefinitionError that names *path* for anything else."""
     if not isinstance(value, str) or not value.strip():
         raise DefinitionError(f"{path} must be a non-empty name, not {value!r}")
+    if not value.isascii() and any("\ud800" <= one <= "\udfff" for one in value):
+        raise DefinitionError(f"{path} must be Unicode text, and half of a surrogate pair is none: {value!r}")
     return value.strip()
 
 

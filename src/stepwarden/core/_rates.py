@@ -205,5 +205,5 @@ def rates_from_mapping(model: str, mapping: Mapping[str, Any]) -> Rates:
         key: picodollars(usd, f"{entry}.{key} (USD per million tokens)", DefinitionError)
         for key, usd in mapping.items()
     }
-    cached = (rates.get(key) for key in _PRICED[2:])
-    return Rates(rates["input"], rates["output"], *cached)
+    read, write, write_1h = (rates.get(key) for key in _PRICED[2:])
+    return Rates(rates["input"], rates["output"], read, write, write_1h)

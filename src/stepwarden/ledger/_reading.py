@@ -1,4 +1,4 @@
-"""Reading a ledger's file: lists by the page, a run's records in order, and statistics; never writing."""
+"""Reading a ledger's file: lists by the page, a run's records in order, and statistics; never writing records."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from ._rows import Cursor, ReceiptFilter, ReceiptRow, RunRow, StatsRow, StoredRe
 from ._schema import SEQ_BITS, check_owner, is_current
 from ._sign import SignedHead
 from ._statistics import statistics
+from ._store import open_database
 from ._verify import End
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,7 +44,7 @@ class Reading:
     Each method sees what is durable at that moment.
 
     Args:
-        path: The file.
+        path: The file; one that is empty is made into a ledger.
 
     Raises:
         LedgerError: If there is no such file, or it is no ledger of this version.
@@ -54,6 +55,8 @@ class Reading:
         if not self.path.exists():
             raise LedgerError(f"there is no ledger at {self.path}")
         with self._errors("opened"):
+            if not self.path.stat().st_size:
+                open_database(self.path, "full").close()
             address = f"file:{quote(os.fspath(self.path))}?mode=ro"
             if not os.access(self.path.parent, os.W_OK) and not Path(f"{self.path}-wal").exists():
                 # Even a reader makes SQLite's two files beside it, which it cannot here. That they are missing shows
