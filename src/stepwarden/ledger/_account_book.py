@@ -146,6 +146,9 @@ class AccountStore:
     def tidy(self) -> None:
         """Leave nothing for later."""
 
+    def prepare_ahead(self) -> None:
+        """Do nothing ahead."""
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()

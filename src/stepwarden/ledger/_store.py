@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stepwarden.core.errors import LedgerError
 
@@ -24,10 +25,12 @@ from ._schema import SEQ_BITS, check_owner, prepare
 DURABILITIES = {"full": "FULL", "process": "NORMAL"}
 """What is asked for, and what SQLite calls it."""
 _BUSY_SECONDS = 30
-_MOST_UNPLACED = 512
+_MOST_UNPLACED = 1_024
 _PAGES_IN_LOG = 4_000
 Listed = tuple[int, int, bytes | PlainReceipt]
 """A receipt: the place of its record, the number of its run, and what it is or its record."""
+_Numbers = tuple[int, int, int, int, int]
+"""The numbers that lists have for what receipts of one form have in common."""
 _TRIES_TO_SWITCH = 200
 
 _ADD_RUN = "INSERT INTO runs(id, parent, name, tenant, process, started_at) VALUES (?, ?, ?, ?, ?, ?)"
@@ -38,10 +41,12 @@ _ADD_RECEIPT = (
     " pressure, ran_out, run) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 # None, bytes and truth values take several times as long to hand over as numbers do.
-_ADD_PLAIN_RECEIPT = (
-    "INSERT INTO receipts(place, run, kind, status, persona, name, model, ended_at, cost, tokens, pressure, ran_out)"
-    " VALUES (?, ?, ?, 0, nullif(?, 0), ?, nullif(?, 0), ?, 0, 0, nullif(?, -1), 0) ON CONFLICT DO NOTHING"
-)
+_PLAIN_COLUMNS = "place, run, kind, status, persona, name, model, ended_at, cost, tokens, pressure, ran_out"
+_PLAIN_ROW = "(?, ?, ?, 0, nullif(?, 0), ?, nullif(?, 0), ?, 0, 0, nullif(?, -1), 0)"
+_ADD_PLAIN_RECEIPT = f"INSERT INTO receipts({_PLAIN_COLUMNS}) VALUES {_PLAIN_ROW} ON CONFLICT DO NOTHING"  # noqa: S608 - constants
+_ROWS_AHEAD = 64
+# So many in one statement, in which no other thread has to wait for this one.
+_ADD_PLAIN_RECEIPTS = _ADD_PLAIN_RECEIPT.replace(_PLAIN_ROW, ", ".join([_PLAIN_ROW] * _ROWS_AHEAD))
 _MOST_ROWS = 1_024
 
 
@@ -137,10 +142,12 @@ class SQLiteStore:
         self._ledger = name
         self._database = database
         self._names: dict[str, int] = {}
-        self._plain_numbers: dict[PlainForm, tuple[int, int, int, int, int]] = {}
+        self._plain_numbers: dict[PlainForm, _Numbers] = {}
         self._unlisted: list[Listed] = []
         self._unplaced = 0
         self._is_in_doubt = False
+        (self._synchronous,) = database.execute("PRAGMA synchronous").fetchone()
+        self._is_relaxed = False
 
     def close(self) -> None:
         """Close the file."""
@@ -161,6 +168,9 @@ class SQLiteStore:
         database = self._database
         if database.in_transaction:
             database.execute("ROLLBACK")  # a signal handler raised before it was undone
+        if self._is_relaxed:
+            database.execute(f"PRAGMA synchronous = {self._synchronous}")
+            self._is_relaxed = False
         unplaced = self._unplaced + len(entries)
         database.execute("BEGIN IMMEDIATE")
         try:
@@ -198,15 +208,41 @@ class SQLiteStore:
         numbers_of = self._plain_numbers
         for place, run, receipt in receipts:
             if isinstance(receipt, PlainReceipt):
-                form = receipt.form
-                kind, persona, name, model, pressure = numbers_of.get(form) or self._numbers_of(form)
-                plain.append((place, run, kind, persona, name, model, receipt.ended_at, pressure))
+                numbers = numbers_of.get(receipt.form) or self._numbers_of(receipt.form)
+                plain.append(_plain_row(place, run, receipt, numbers))
             else:
                 rows.append((*row_of(decode_receipt(receipt), place, self._name), run))
         self._database.executemany(_ADD_PLAIN_RECEIPT, plain)
         self._database.executemany(_ADD_RECEIPT, rows)
 
-    def _numbers_of(self, form: PlainForm) -> tuple[int, int, int, int, int]:
+    def prepare_ahead(self) -> Callable[[], None] | None:
+        """Get ready to put a part of what was left for later on the lists while callers run; None for nothing to do.
+
+        Returns:
+            Puts it there, in a statement that lets other threads run. What it cannot put there is left for later.
+        """
+        ahead, numbers_of = self._unlisted[:_ROWS_AHEAD], self._plain_numbers
+        row: list[int] = []
+        for place, run, receipt in ahead:
+            numbers = numbers_of.get(receipt.form) if isinstance(receipt, PlainReceipt) else None
+            if numbers is None:
+                return None  # in their order, since whoever verifies takes only the newest ones to be missing
+            row += _plain_row(place, run, cast("PlainReceipt", receipt), numbers)
+        if len(ahead) < _ROWS_AHEAD:
+            return None
+
+        def put() -> None:
+            # An error is one of the file, which the next commit meets too, with callers that hear of it.
+            with suppress(sqlite3.Error):
+                self._database.execute(_ADD_PLAIN_RECEIPTS, row)
+                del self._unlisted[:_ROWS_AHEAD]
+
+        # Lists follow from the records, so that nothing is lost with them.
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        self._is_relaxed = True
+        return put
+
+    def _numbers_of(self, form: PlainForm) -> _Numbers:
         _, kind, _, persona, name, model, *_, pressure, _ = row_of(form.record, 0, self._name)
         if len(self._plain_numbers) >= _MOST_ROWS:
             self._plain_numbers.clear()
@@ -318,6 +354,11 @@ class SQLiteStore:
         columns = ", ".join(f"{name} = ?" for name in values)
         change = f"UPDATE runs SET {columns} WHERE number = ?"  # noqa: S608 - the names are written above
         self._database.execute(change, (*values.values(), state.row))
+
+
+def _plain_row(place: int, run: int, receipt: PlainReceipt, numbers: _Numbers) -> tuple[int, ...]:
+    kind, persona, name, model, pressure = numbers
+    return place, run, kind, persona, name, model, receipt.ended_at, pressure
 
 
 def _encodable(text: str | None) -> str | None:

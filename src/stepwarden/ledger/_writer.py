@@ -34,6 +34,9 @@ class Store(Protocol):
     def tidy(self) -> None:
         """Do what was left for later, that nobody waits for."""
 
+    def prepare_ahead(self) -> Callable[[], None] | None:
+        """Return what does a part of it while callers who were woken run; None for nothing to do."""
+
     def close(self) -> None:
         """Let go of what is open."""
 
@@ -78,7 +81,7 @@ class Writer(Outlet):
         self._is_over = False
         self.is_closed = False
         self._store: Store | None = None
-        self._process = os.getpid()
+        self._forks = _forks
         self._thread = threading.Thread(target=self._write, args=(open_store,), name="stepwarden-ledger", daemon=True)
         self._thread.start()
         self._join(threading.Lock())
@@ -177,7 +180,7 @@ class Writer(Outlet):
 
     def _refuse_closed(self) -> None:
         # A forked child has no such thread.
-        if self.is_closed or self._process != os.getpid():
+        if self.is_closed or self._forks != _forks:
             raise LedgerError(f"{self._name} is closed, and nothing more can be recorded in it")
 
     def _raise(self, failure: Exception | None) -> None:
@@ -220,7 +223,10 @@ class Writer(Outlet):
             with self._turn:
                 self._wants_turn = False
                 failure = self._try_commit_all(tidies=not callers)
-            _wake(callers, failure)
+                ahead = store.prepare_ahead() if callers and failure is None else None
+                _wake(callers, failure)
+                if ahead is not None:
+                    ahead()
             # Before it looks whether there is anything, so that what comes meanwhile calls again.
             self._is_attentive = idle < _IDLE_ROUNDS
             self._is_attentive = self._is_attentive or bool(self._entries)
@@ -257,6 +263,15 @@ class Writer(Outlet):
         if failure is None and self._entries:
             failure = LedgerError(f"{self._name} was closed meanwhile")
         _wake(late, failure)
+
+
+def _count_fork() -> None:
+    global _forks  # noqa: PLW0603 - there is one process; asking for its number at each wait is a system call
+    _forks += 1
+
+
+_forks = 0
+os.register_at_fork(after_in_child=_count_fork)
 
 
 def _wake(callers: Sequence[_Waiting], failure: Exception | None) -> None:
