@@ -27,6 +27,13 @@ _UNSCOPED = ("warn", "refuse", "pass")
 _DATE = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
 """How providers name a version of a model in their replies, whatever name it was called by."""
 
+_BETWEEN = frozenset({
+    "agents", "anthropic", "anyio", "asyncio", "concurrent", "contextlib", "contextvars", "functools", "httpx",
+    "httpx2", "langchain", "langchain_anthropic", "langchain_core", "langchain_openai", "langgraph", "mcp", "openai",
+    "opentelemetry", "pydantic_ai", "stepwarden", "tenacity",
+})  # fmt: skip
+"""Packages that stand between a call and the code that a warning is for."""
+
 
 def parse_prices(table: object, path: str = "prices") -> dict[str, Rates]:
     """Read a price table: a model's name to its USD per million tokens.
@@ -170,7 +177,7 @@ def meet_lost_context(what: str) -> None:
 
 def _warn(what: str) -> None:
     frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith(("stepwarden.", "contextlib")):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         frame, level = frame.f_back, level + 1
     warnings.warn(
         f"{what}; if it belongs to that run, carry the scope there with stepwarden.propagate or "

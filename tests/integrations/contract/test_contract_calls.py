@@ -2,6 +2,7 @@
 
 import threading
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -207,8 +208,9 @@ def test_outside_every_scope_a_call_does_what_is_configured(server, face, config
             with pytest.raises(sw.PolicyViolationError, match="outside every run"):
                 play(call)
         elif unscoped == "warn":
-            with pytest.warns(sw.UnscopedCallWarning, match="propagate"):
+            with pytest.warns(sw.UnscopedCallWarning, match="propagate") as warned:
                 play(call)
+            assert {Path(one.filename).parts[-3] for one in warned} <= {"integrations", "tests"}, "not the user's code"
         else:
             play(call)
         told.append(unscoped)
