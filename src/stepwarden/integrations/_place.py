@@ -35,6 +35,7 @@ class Place:
         owners: Imports the SDK, and returns the classes whose method it is.
         make_rules: Makes the rules of what is let by all the same, and of how input is estimated.
         guarding: Puts a guard with these rules around the method, as a function of its class or bound to a client.
+        also: The name of another method, where the SDK has it, and what is put around that.
     """
 
     def __init__(
@@ -44,12 +45,15 @@ class Place:
         owners: Callable[[], tuple[type, ...]],
         make_rules: Callable[[frozenset[str], Estimate], R],
         guarding: Callable[[Callable[..., Any], R], Callable[..., Any]],
+        *,
+        also: tuple[str, Callable[[Any], Any]] | None = None,
     ) -> None:
         self._sdk = sdk
         self._method = method
         self._owners = owners
         self._make_rules = make_rules
         self._guarding: Callable[[Callable[..., Any], Any], Callable[..., Any]] = guarding
+        self._also = also
         self._patches: list[tuple[Patch, Rules]] = []
 
     def guard(self, client: C, allow: frozenset[str] = frozenset(), estimate: Estimate = "likely") -> C:
@@ -94,6 +98,9 @@ class Place:
         guarded: Any = self._guarding(getattr(copied, self._method), rules)
         guarded.rules = rules
         setattr(copied, self._method, guarded)
+        if self._also is not None and hasattr(copied, self._also[0]):
+            name, around = self._also
+            setattr(copied, name, around(getattr(copied, name)))
 
         @functools.wraps(copy)
         def guarded_copy(*args: Any, **kwargs: Any) -> Any:
@@ -126,6 +133,8 @@ class Place:
         for owner in owners:
             made = self._make_rules(allow, estimate)
             self._patches.append((Patch(owner, self._method, self._around(made)), made))
+            if self._also is not None and hasattr(owner, self._also[0]):
+                self._patches.append((Patch(owner, *self._also), made))
 
     def _around(self, rules: Rules) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return lambda send: self._guarding(send, rules)

@@ -6,9 +6,11 @@ supported range of versions guards it. A guarded client has one of its own; `ins
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from stepwarden.core.errors import PolicyViolationError
@@ -95,7 +97,39 @@ def _guarding(send: Callable[..., Any], rules: OpenAIRules) -> Callable[..., Any
     return (guarded_async if inspect.iscoroutinefunction(send) else guarded)(send, rules)
 
 
-_place = Place("openai", "_send_request", _owners, OpenAIRules, _guarding)
+def _without_cycles(process: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a stream that is dropped be closed, and so settled, at once.
+
+    The SDK's stream has a generator that refers to it, and both wait for the garbage collector, with the hold.
+    """
+    if inspect.iscoroutinefunction(process):
+
+        @functools.wraps(process)
+        async def processed_async(*args: Any, **kwargs: Any) -> Any:
+            made = await process(*args, **kwargs)
+            return _uncoupled(made) if kwargs.get("stream") else made
+
+        return processed_async
+
+    @functools.wraps(process)
+    def processed(*args: Any, **kwargs: Any) -> Any:
+        made = process(*args, **kwargs)
+        return _uncoupled(made) if kwargs.get("stream") else made
+
+    return processed
+
+
+def _uncoupled(stream: Any) -> Any:
+    from openai import AsyncStream, Stream
+
+    if isinstance(stream, Stream | AsyncStream) and "_iterator" in vars(stream):
+        twin = copy(stream)
+        del twin._iterator  # noqa: SLF001 - its generator refers to the stream
+        stream._iterator = twin.__stream__()  # noqa: SLF001 - as the SDK sets it
+    return stream
+
+
+_place = Place("openai", "_send_request", _owners, OpenAIRules, _guarding, also=("_process_response", _without_cycles))
 guard_openai = _place.guard
 install = _place.install
 uninstall = _place.uninstall
