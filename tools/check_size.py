@@ -13,7 +13,7 @@ CORE = Path("src/stepwarden/core")
 # The design wants 2,200. The core is larger than that, and may not grow: lower this with every line that goes.
 GOAL_CORE_CODE_LINES = 2_200
 # Accounts were part of the core once, so what they grow by would be hidden if only the core were counted.
-MAX_CODE_LINES = {CORE: 4_983, Path("src/stepwarden/accounts"): 588}
+MAX_CODE_LINES = {CORE: 4_983, Path("src/stepwarden/accounts"): 585}
 MAX_FILE_LINES = 400
 FOLDERS_WITH_SHORT_FILES = ("src", "benchmarks", "tools")
 

@@ -4,6 +4,7 @@ import sqlite3
 
 import pytest
 
+import stepwarden as sw
 from stepwarden.ledger._entry import Chain, Entry
 from stepwarden.ledger._plain_receipt import PlainForm, PlainReceipt
 from stepwarden.ledger._reading import Reading
@@ -114,3 +115,12 @@ def test_what_could_not_be_listed_comes_later(filling):
     filling.store.tidy()
     assert _rows(filling) == (1 + AHEAD, 1 + AHEAD)
     assert filling.findings() == []
+
+
+def test_a_file_that_fails_meanwhile_is_for_the_next_commit_to_tell(filling):
+    """Nothing is raised in the writer's thread, which would end it, while nobody is there to hear it."""
+    filling.commit(AHEAD)
+    filling.database.close()
+    filling.store.prepare_ahead()()
+    with pytest.raises(sw.LedgerError, match="cannot record"):
+        filling.commit(1)

@@ -10,6 +10,7 @@ from stepwarden.core._funds import NOTHING, Amounts
 from stepwarden.core._hold import context_hold
 from stepwarden.core._memory import MemoryLedger
 from stepwarden.core._settings import settings
+from stepwarden.core._tree import chain
 from stepwarden.core._waiting import longest_wait, out_of_time
 from stepwarden.core._watch import tell_refused
 from stepwarden.core.errors import DefinitionError, RunClosedError, StepwardenError
@@ -56,14 +57,10 @@ def _book_of(run: Run) -> Book:
 def _entries(scope: Scope | None) -> _Entries:
     """Make an entry for each book that has accounts around a scope, outermost first."""
     found: dict[int, tuple[Book, list[Account]]] = {}
-    chain: list[tuple[Run, tuple[Account, ...]]] = []
-    while scope is not None:
-        if scope.plan.accounts:
-            chain.append((scope.run, scope.plan.accounts))
-        scope = scope.parent
-    for run, accounts in reversed(chain):
-        book = _book_of(run)
-        found.setdefault(id(book), (book, []))[1].extend(accounts)
+    accounted = [one for one in chain(scope) if one.plan.accounts]
+    for one in reversed(accounted):
+        book = _book_of(one.run)
+        found.setdefault(id(book), (book, []))[1].extend(one.plan.accounts)
     now = settings.clock.time_ns()
     return [(book, Booking(tuple(accounts), now)) for book, accounts in found.values()]
 

@@ -222,14 +222,14 @@ class SQLiteStore:
             Puts it there, in a statement that lets other threads run. What it cannot put there is left for later.
         """
         ahead, numbers_of = self._unlisted[:_ROWS_AHEAD], self._plain_numbers
+        if len(ahead) < _ROWS_AHEAD:
+            return None
         row: list[int] = []
         for place, run, receipt in ahead:
             numbers = numbers_of.get(receipt.form) if isinstance(receipt, PlainReceipt) else None
             if numbers is None:
                 return None  # in their order, since whoever verifies takes only the newest ones to be missing
             row += _plain_row(place, run, cast("PlainReceipt", receipt), numbers)
-        if len(ahead) < _ROWS_AHEAD:
-            return None
 
         def put() -> None:
             # An error is one of the file, which the next commit meets too, with callers that hear of it.
@@ -237,9 +237,10 @@ class SQLiteStore:
                 self._database.execute(_ADD_PLAIN_RECEIPTS, row)
                 del self._unlisted[:_ROWS_AHEAD]
 
-        # Lists follow from the records, so that nothing is lost with them.
-        self._database.execute("PRAGMA synchronous = NORMAL")
+        # Lists follow from the records, so that nothing is lost with them. Where this fails, they are flushed, too.
         self._is_relaxed = True
+        with suppress(sqlite3.Error):
+            self._database.execute("PRAGMA synchronous = NORMAL")
         return put
 
     def _numbers_of(self, form: PlainForm) -> _Numbers:
